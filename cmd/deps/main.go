@@ -1,0 +1,21 @@
+package main
+import (
+_ "github.com/asavie/xdp"
+_ "github.com/google/gopacket"
+_ "github.com/klauspost/cpuid/v2"
+_ "go.uber.org/atomic"
+_ "github.com/cilium/ebpf"
+_ "github.com/vishvananda/netlink"
+_ "github.com/safchain/ethtool"
+_ "layeh.com/radius"
+_ "github.com/prometheus/client_golang/prometheus"
+_ "github.com/spf13/cobra"
+_ "github.com/goccy/go-yaml"
+_ "github.com/HdrHistogram/hdrhistogram-go"
+_ "github.com/coreos/go-systemd/v22/daemon"
+_ "golang.org/x/crypto/md4"
+_ "golang.org/x/sys/unix"
+_ "pgregory.net/rapid"
+_ "github.com/rogpeppe/go-internal/testscript"
+)
+func main(){}
