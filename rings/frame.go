@@ -32,7 +32,6 @@ type Frame struct {
 	idx   uint32
 	arena *Arena
 	state atomic.Uint32 // owner tag, checked under the build tag "framecheck"
-	next  *Frame        // free-list or hand-off link
 	pool  *Pool         // where Free returns it
 
 	// User is scratch for the frame's owner; ports leave it alone.
@@ -46,7 +45,7 @@ func (f *Frame) Data() []byte { return f.buf[f.off:f.end] }
 // Len returns the length of the packet in bytes.
 func (f *Frame) Len() int { return f.end - f.off }
 
-// Headroom and Tailroom return the free bytes before and after the packet.
+// Headroom returns the free bytes before the packet.
 func (f *Frame) Headroom() int { return f.off }
 
 // Tailroom returns the free bytes after the packet.
@@ -90,10 +89,14 @@ func (f *Frame) Reset(off, n int) {
 	f.off, f.end = off, off+n
 }
 
+// Room returns the largest packet, link header included, that a chunk of the
+// given size takes at the standard offset with its tailroom.
+func Room(chunk int) int { return chunk - UMEMHeadroom - Tailroom }
+
 // Set copies p into the frame at the standard offset. It reports whether p
 // and the tailroom fit.
 func (f *Frame) Set(p []byte) bool {
-	if UMEMHeadroom+len(p)+Tailroom > len(f.buf) {
+	if len(p) > Room(len(f.buf)) {
 		return false
 	}
 	copy(f.buf[UMEMHeadroom:], p)
@@ -142,7 +145,7 @@ func NewArena(mem []byte, chunk int) *Arena {
 // NewArenaN returns an arena of n chunks of ordinary memory.
 func NewArenaN(n, chunk int) *Arena { return NewArena(make([]byte, n*chunk), chunk) }
 
-// Len returns the number of frames; Chunk the chunk size; Mem the memory.
+// Len returns the number of frames.
 func (a *Arena) Len() int { return len(a.frames) }
 
 // Chunk returns the chunk size in bytes.
@@ -200,7 +203,7 @@ func (p *Pool) Put(f *Frame) {
 	p.free = append(p.free, f)
 }
 
-// Free returns the number of free frames; Size the number the pool was made with.
+// Free returns the number of free frames.
 func (p *Pool) Free() int { return len(p.free) }
 
 // Size returns the number of frames the pool was made with.

@@ -35,7 +35,7 @@ type Stats struct {
 	RxPackets, RxBytes uint64
 	TxPackets, TxBytes uint64
 	RxDropped          uint64 // by the kernel: ring full, no buffer
-	RxNoFrame          uint64 // by us: the pool was empty
+	RxNoFrame          uint64 // times Recv stopped because the pool was empty
 	RxTruncated        uint64 // longer than a frame's room
 	TxDropped          uint64 // accepted by Send, then refused by the kernel
 	TxFull             uint64 // frames that Send did not take
@@ -44,7 +44,8 @@ type Stats struct {
 
 // Port moves frames in batches between the kernel (or a test) and one owner.
 // A port is used by one goroutine at a time, except Close and Stats, which
-// may be called from any.
+// may be called from any. Close gives frames back to their pools: nobody else
+// may be using those at that moment.
 //
 // Ownership: frames that Recv returns are the caller's until it sends or
 // frees them; the first n frames that Send takes are the port's (it returns
@@ -54,13 +55,15 @@ type Port interface {
 	Info() Info
 
 	// Recv stores up to len(fs) received frames in fs and returns how many.
-	// It never blocks; 0 means nothing is waiting. Each frame has at least
-	// Headroom free bytes before its data and Tailroom after.
+	// It never blocks; 0 means nothing is waiting, or the pool is empty (what
+	// waits then stays where it is, as far as there is room). Each frame has
+	// at least Headroom free bytes before its data and Tailroom after.
 	// An error is final for the port and wraps ErrPortDown.
 	Recv(fs []*Frame) (int, error)
 
 	// Send hands fs[:n] to the port, in order, and returns n. It never blocks.
 	// Frames may be transmitted lazily: Flush pushes out what is pending.
+	// A packet larger than the MTU is the caller's mistake: dropped, counted.
 	Send(fs []*Frame) (int, error)
 
 	// Flush starts transmission of everything Send took (one system call at
@@ -77,3 +80,8 @@ type Port interface {
 	// pools. Calling it twice is harmless.
 	Close() error
 }
+
+// Shard returns which of n workers owns the calls with this local call ID,
+// 0 to n-1. Every way of steering (packet fanout, XDP program, filters) uses
+// the same function.
+func Shard(callID uint16, n int) int { return int(callID) % n }
