@@ -1,0 +1,259 @@
+package mppe
+
+import (
+	"encoding/binary"
+
+	"xpptp/engine"
+	"xpptp/engine/mppe/multi"
+)
+
+// batch is how many packets go to the cipher in one call. Longer slices of
+// jobs are worked off in pieces.
+const batch = 256
+
+// probeLen is how much of a packet is decrypted to judge it: PPP protocol and
+// the longest IPv4 or the fixed IPv6 header.
+const probeLen = 64
+
+// Engine seals and opens packets in batches. It holds scratch memory only:
+// one per worker, not for concurrent use.
+type Engine struct {
+	cipher *multi.Cipher
+	units  []multi.Unit
+	fast   []fastJob
+	slow   [batch]bool
+	number uint32 // of the current batch of Open
+
+	one    [1]multi.Unit
+	stream multi.Stream
+	key    multi.KeyState
+	saved  [probeLen]byte
+	waste  [probeLen]byte
+}
+
+// fastJob is a packet that was decrypted on the assumption that its batch is
+// in order.
+type fastJob struct {
+	job   int
+	count uint16
+	first bool     // first of its session in the batch
+	prev  [16]byte // session key before the first
+}
+
+// New returns an engine that uses the given kernels.
+func New(way multi.Way) *Engine {
+	return &Engine{
+		cipher: multi.New(way),
+		units:  make([]multi.Unit, 0, batch),
+		fast:   make([]fastJob, 0, batch),
+	}
+}
+
+// TxJob is a packet to seal. Data is HeaderLen bytes of room for the MPPE
+// header, then PPP protocol and payload: it is sealed in place. Up to 63 bytes
+// of Data's capacity beyond its length may be written and restored meanwhile.
+type TxJob struct {
+	Tx   *Tx
+	Data []byte
+}
+
+// Seal seals packets; those of one Tx, which must be Ready, in the order
+// given. The outer PPP protocol 00FD is the caller's to write.
+func (e *Engine) Seal(jobs []TxJob) {
+	for i := range jobs {
+		j := &jobs[i]
+		t := j.Tx
+		t.count = (t.count + 1) & countMask
+		h := bitEncrypted | t.count
+		u := multi.Unit{Data: j.Data[HeaderLen:]}
+		if t.st == nil {
+			h |= bitFlushed
+			u.Key, u.Steps = &t.key, 1
+		} else {
+			if t.st.restarts(t.count) {
+				e.run() // what this stream still owes comes first
+				t.st.restart(e.cipher, t.count)
+				h |= bitFlushed
+			}
+			u.Stream = &t.st.stream
+		}
+		binary.BigEndian.PutUint16(j.Data, h)
+		e.units = append(e.units, u)
+		if len(e.units) == batch {
+			e.run()
+		}
+	}
+	e.run()
+}
+
+// run works off the units collected.
+func (e *Engine) run() {
+	e.cipher.Crypt(e.units)
+	clear(e.units)
+	e.units = e.units[:0]
+}
+
+// RxJob is a packet to open. Data is MPPE header and ciphertext. On Drop ==
+// Pass Data[HeaderLen:] is PPP protocol and payload, of an accepted protocol
+// and with sane lengths, and the key and count are committed; else Data is
+// worthless. Reset asks the caller to send a CCP Reset-Request, whatever Drop
+// says. Data's capacity as for TxJob.
+type RxJob struct {
+	Rx    *Rx
+	Data  []byte
+	Drop  engine.Drop
+	Reset bool
+}
+
+// Open opens packets; those of one Rx in the order given. It sets Drop and
+// Reset of every job. now is in nanoseconds.
+func (e *Engine) Open(now int64, jobs []RxJob) {
+	for len(jobs) > batch {
+		e.open(now, jobs[:batch])
+		jobs = jobs[batch:]
+	}
+	e.open(now, jobs)
+}
+
+// open works in three passes. Packets that continue their session's count
+// without a gap are decrypted together; then they are judged, in order; then
+// the rest is tried one by one, each against what has been committed before.
+func (e *Engine) open(now int64, jobs []RxJob) {
+	e.number++
+	e.fast = e.fast[:0]
+	for i := range jobs {
+		j := &jobs[i]
+		e.slow[i] = false
+		var h uint16
+		j.Reset = false
+		if h, j.Drop = j.Rx.parse(j.Data); j.Drop == engine.Pass {
+			e.sort(i, j, h)
+		}
+	}
+	e.cipher.Crypt(e.units)
+	for i := range e.fast {
+		e.judge(now, i, jobs)
+	}
+	clear(e.units)
+	e.units = e.units[:0]
+	for i := range jobs {
+		if e.slow[i] {
+			j := &jobs[i]
+			h := binary.BigEndian.Uint16(j.Data)
+			if j.Rx.st == nil {
+				e.catchUp(now, j, h)
+			} else {
+				e.resync(now, j, h)
+			}
+		}
+	}
+}
+
+// sort decides whether job i goes the fast way or the careful one. Once a
+// session has left the fast way it stays off it for the rest of the batch, so
+// its packets keep their order.
+func (e *Engine) sort(i int, j *RxJob, h uint16) {
+	r, count := j.Rx, h&countMask
+	f := fastJob{job: i, count: count}
+	if r.mark != e.number {
+		r.mark, r.run, r.careful = e.number, r.count, false
+		f.first = true
+	}
+	if r.careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
+		r.careful = true
+		e.slow[i] = true
+		return
+	}
+	r.run = count
+	u := multi.Unit{Data: j.Data[HeaderLen:]}
+	if r.st == nil {
+		u.Key, u.Steps = &r.key, 1
+		f.prev = r.key.Session
+	} else {
+		u.Stream = &r.st.stream
+		if f.first {
+			r.st.before = r.st.stream
+		}
+	}
+	e.units = append(e.units, u)
+	e.fast = append(e.fast, f)
+}
+
+// judge commits what fast job i decrypted if it is sane.
+func (e *Engine) judge(now int64, i int, jobs []RxJob) {
+	f := &e.fast[i]
+	j := &jobs[f.job]
+	r := j.Rx
+	if e.slow[f.job] {
+		return // sent back by an earlier one of its stream
+	}
+	if r.st == nil && f.first {
+		r.key.Session = f.prev // the cipher left the key of the last packet there
+	}
+	if !r.sane(j.Data[HeaderLen:], false) {
+		if r.st == nil {
+			j.Drop = engine.MPPEInsane
+		} else {
+			e.rewind(i, jobs)
+		}
+		return
+	}
+	r.count = f.count
+	if r.st == nil {
+		r.key.Session = e.units[i].Used
+	} else {
+		r.st.good()
+	}
+}
+
+// catchUp opens a stateless packet that is not next in turn: the key is
+// changed as often as its count says, in a copy that is kept only if the
+// packet proves sane (RFC 3078 §8.1).
+func (e *Engine) catchUp(now int64, j *RxJob, h uint16) {
+	r := j.Rx
+	steps := int((h - r.count) & countMask)
+	switch {
+	case steps == 0 || steps > halfWindow:
+		j.Drop = engine.MPPELate
+		return
+	case !r.tokens.allows(now, steps):
+		j.Drop = engine.MPPECatchUp
+		return
+	}
+	e.key = r.key
+	e.cipher.Rekey(&e.key, steps)
+	if !e.try(r, &e.key, j.Data[HeaderLen:], steps > 1) {
+		r.tokens.wasted(steps)
+		j.Drop = engine.MPPEInsane
+		return
+	}
+	r.key = e.key
+	r.count = h & countMask
+}
+
+// try decrypts p with a session key, in place, if what comes out is sane, and
+// restores it if not. e.stream is left behind p.
+func (e *Engine) try(r *Rx, k *multi.KeyState, p []byte, strict bool) bool {
+	e.stream.Init(k.Session[:k.Len])
+	return e.tryStream(r, p, strict)
+}
+
+// tryStream is try with e.stream where it stands.
+func (e *Engine) tryStream(r *Rx, p []byte, strict bool) bool {
+	n := min(len(p), probeLen)
+	copy(e.saved[:n], p)
+	e.crypt(p[:n:n])
+	if !r.sane(p, strict) {
+		copy(p, e.saved[:n])
+		return false
+	}
+	e.crypt(p[n:])
+	return true
+}
+
+// crypt runs e.stream over p.
+func (e *Engine) crypt(p []byte) {
+	e.one[0] = multi.Unit{Stream: &e.stream, Data: p}
+	e.cipher.Crypt(e.one[:])
+	e.one[0] = multi.Unit{}
+}
