@@ -470,13 +470,11 @@ func (c *Conn) step(now int64, ev connEvent, m Message) {
 
 	if s.next == StateClosed {
 		closed.Reason = c.why
-		switch m := m.(type) {
-		case *StopRequest:
-			if ev == onStopRequest {
-				closed.StopReason = m.Reason
-			}
-		case *StartReply:
-			closed.StartResult, closed.ErrorCode = m.ResultCode, m.ErrorCode
+		switch c.why {
+		case ClosedByPeer:
+			closed.StopReason = m.(*StopRequest).Reason
+		case ClosedRefused:
+			closed.StartResult, closed.ErrorCode = m.(*StartReply).ResultCode, m.(*StartReply).ErrorCode
 		}
 		c.close(closed)
 	}
