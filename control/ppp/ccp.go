@@ -17,13 +17,13 @@ const ackHold = 1_000_000_000 // ns
 // maxRedo is how many renegotiations a peer gets that rejects our data.
 const maxRedo = 3
 
-// mppe is one direction's cipher. The zero value is none.
-type mppe struct {
+// cipher is one direction's cipher. The zero value is none.
+type cipher struct {
 	bits     Bits
 	stateful bool
 }
 
-func (m mppe) value() (v uint32) {
+func (m cipher) value() (v uint32) {
 	if !m.stateful {
 		v |= mppeH
 	}
@@ -41,7 +41,7 @@ func (m mppe) value() (v uint32) {
 
 // parseMPPE splits the supported bits; rest holds those that mean nothing to
 // us, or obsolete ones (C, D).
-func parseMPPE(v uint32) (m mppe, rest uint32) {
+func parseMPPE(v uint32) (m cipher, rest uint32) {
 	m.stateful = v&mppeH == 0
 	if v&mppeL != 0 {
 		m.bits |= Bits40
@@ -57,10 +57,10 @@ func parseMPPE(v uint32) (m mppe, rest uint32) {
 
 type ccp struct {
 	machine
-	ours    mppe // what we ask for: our receive direction
-	theirs  mppe // what we acknowledged: our send direction
-	receive mppe // what the host's receive side is open for
-	tried   Bits // refused by the peer
+	ours    cipher // what we ask for: our receive direction
+	theirs  cipher // what we acknowledged: our send direction
+	receive cipher // what the host's receive side is open for
+	tried   Bits   // refused by the peer
 	redo    uint8
 	resetID uint8 // of our Reset-Request
 	waiting bool  // for its Reset-Ack
@@ -109,7 +109,7 @@ func (c *ccp) start(l *Link) {
 // choose sets our request: one key length, the strongest, so that the receive
 // side can be opened for it before the request goes out.
 func (c *ccp) choose(p Policy) {
-	c.ours = mppe{bits: (p.Bits &^ c.tried).strongest(), stateful: p.Stateful == StatefulPreferred}
+	c.ours = cipher{bits: (p.Bits &^ c.tried).strongest(), stateful: p.Stateful == StatefulPreferred}
 }
 
 func (c *ccp) request(_ *Link, b []byte) []byte {
@@ -129,7 +129,7 @@ func (c *ccp) sending(l *Link) {
 	l.host.OpenReceive(l.mppeParams(c.ours, false))
 }
 
-func (l *Link) mppeParams(m mppe, send bool) MPPEParams {
+func (l *Link) mppeParams(m cipher, send bool) MPPEParams {
 	return MPPEParams{
 		Bits: m.bits.Len(), Stateful: m.stateful, Required: l.policy().Mode == Require,
 		StartKey: l.user.keys.start(m.bits, send),
@@ -137,7 +137,7 @@ func (l *Link) mppeParams(m mppe, send bool) MPPEParams {
 }
 
 func (c *ccp) judge(l *Link, opts []byte, a *answer) {
-	var got mppe
+	var got cipher
 	for o, rest, ok := nextOption(opts); ok; o, rest, ok = nextOption(rest) {
 		if !o.is(ccpMPPE, 4) || got.bits != 0 {
 			a.reject(o)
@@ -153,7 +153,7 @@ func (c *ccp) judge(l *Link, opts []byte, a *answer) {
 	}
 	if len(opts) == 0 && l.policy().Mode >= Prefer {
 		a.add(func(b []byte) []byte {
-			return appendOption32(b, ccpMPPE, c.settle(l.policy(), mppe{}).value())
+			return appendOption32(b, ccpMPPE, c.settle(l.policy(), cipher{}).value())
 		})
 	}
 	if a.ok() {
@@ -163,8 +163,8 @@ func (c *ccp) judge(l *Link, opts []byte, a *answer) {
 
 // settle returns the cipher that we would use towards a peer that offers m: m
 // itself if it is one we take.
-func (c *ccp) settle(p Policy, m mppe) mppe {
-	want := mppe{bits: (m.bits & p.Bits).strongest(), stateful: m.stateful}
+func (c *ccp) settle(p Policy, m cipher) cipher {
+	want := cipher{bits: (m.bits & p.Bits).strongest(), stateful: m.stateful}
 	if want.bits == 0 {
 		want.bits = p.Bits.strongest()
 	}
@@ -224,7 +224,7 @@ func (c *ccp) refused(l *Link) {
 		l.close(Reason{Code: EncryptionRefused})
 		return
 	}
-	c.ours = mppe{}
+	c.ours = cipher{}
 	c.forget(l)
 	if c.state >= reqSent {
 		l.event(layerCCP, evClose, nil)
@@ -282,7 +282,7 @@ func (c *ccp) down(l *Link) {
 
 // forget closes what is open at the host.
 func (c *ccp) forget(l *Link) {
-	c.receive = mppe{}
+	c.receive = cipher{}
 	if c.keyed {
 		c.keyed = false
 		l.host.CloseMPPE()
@@ -328,7 +328,7 @@ func (c *ccp) extra(l *Link, p packet) bool {
 	case resetReq:
 		if c.state == opened {
 			// Flush first: the acknowledgement says that it is done.
-			l.host.ResetTransmit()
+			l.host.ResetTransmit(p.id)
 			l.sendSimple(layerCCP, resetAck, p.id, nil)
 		}
 	case resetAck:

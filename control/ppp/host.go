@@ -29,7 +29,8 @@ type Host interface {
 	CloseMPPE()
 	// ResetTransmit asks the send side to flush: the peer sent a Reset-Request
 	// (RFC 3078 section 8.2). The Reset-Ack follows from the Link.
-	ResetTransmit()
+	// id is the request's identifier.
+	ResetTransmit(id uint8)
 	// ResetAcked reports a Reset-Ack to our Reset-Request.
 	ResetAcked()
 	// NetworkUp opens one network protocol for data, NetworkDown closes it.
@@ -93,9 +94,9 @@ type KeyMaterial struct {
 	// 8 octets), the one 128-bit start key of MS-CHAPv1 (section 2.3), or
 	// MS-MPPE-Send-Key and MS-MPPE-Recv-Key (RFC 2548 section 2.4).
 	Send, Recv [16]byte
-	// LM is MS-CHAPv1's start key for 40 and 56 bits: the first half of the LM
-	// hash (RFC 3079 sections 2.1, 2.2).
-	LM [8]byte
+	// LM is MS-CHAPv1's start key for 40 and 56 bits, in its first 8 octets (RFC
+	// 3079 sections 2.1, 2.2).
+	LM [16]byte
 	// Bits are the key lengths that the material is good for.
 	Bits Bits
 	// ByLM says that 40 and 56 bits take LM.
@@ -103,11 +104,10 @@ type KeyMaterial struct {
 }
 
 // start returns the start key for one direction and a key length.
-func (k *KeyMaterial) start(bits Bits, send bool) (key [16]byte) {
+func (k *KeyMaterial) start(bits Bits, send bool) [16]byte {
 	switch {
 	case k.ByLM && bits != Bits128:
-		copy(key[:], k.LM[:])
-		return key
+		return k.LM
 	case send:
 		return k.Send
 	default:
