@@ -1,0 +1,184 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"xpptp/control/aaa"
+	"xpptp/control/pool"
+)
+
+// Validate checks what the settings of serve say together. It asks nothing of
+// the machine. All errors are returned, joined; each is an *Error.
+func (c *Config) Validate() error {
+	errs := c.Common.validate()
+	fail := func(key, format string, args ...any) {
+		errs = append(errs, c.fault(key, format, args...))
+	}
+	if len(c.Listen) == 0 {
+		fail("listen", "must not be empty")
+	}
+	if c.Name == "" {
+		fail("name", "must not be empty")
+	}
+	for i, a := range c.Listen {
+		for _, b := range c.Listen[i+1:] {
+			if a.Port() == b.Port() && (a.Addr().IsUnspecified() || b.Addr().IsUnspecified()) {
+				fail("listen", "%s and %s exclude each other: 0.0.0.0 stands for all addresses", a, b)
+			}
+		}
+	}
+	switch {
+	case !c.Local.IsValid():
+		fail("local", "must be set: our IPv4 address inside calls, such as 10.0.0.1")
+	case c.Local.IsUnspecified(), c.Local.IsLoopback(), c.Local.IsMulticast(), c.Local == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		fail("local", "%s cannot be the address of a host", c.Local)
+	}
+	if c.Secrets == "" {
+		fail("secrets", "must be set: the file of users")
+	}
+	errs = append(errs, c.validatePools()...)
+	return errors.Join(errs...)
+}
+
+func (c *Config) validatePools() (errs []error) {
+	fail := func(format string, args ...any) {
+		errs = append(errs, c.fault("pool", format, args...))
+	}
+	if len(c.Pools) == 0 {
+		fail("must be set: addresses for clients, such as 10.0.0.10-10.0.0.250")
+	}
+	for i, p := range c.Pools {
+		if _, err := pool.New(p.Name, p.Ranges); err != nil {
+			fail("%s", strings.TrimPrefix(err.Error(), "pool "))
+		}
+		for _, r := range p.Ranges {
+			if r.Contains(c.Local) {
+				fail("%s: range %s holds our own address (local) %s: leave it out", p.Name, r, c.Local)
+			}
+			for _, q := range c.Pools[i+1:] {
+				for _, s := range q.Ranges {
+					if r.Overlaps(s) {
+						fail("range %s of %s and range %s of %s overlap", r, p.Name, s, q.Name)
+					}
+				}
+			}
+		}
+	}
+	return errs
+}
+
+// Validate is the same for dial.
+func (d *Dial) Validate() error {
+	errs := d.Common.validate()
+	fail := func(key, format string, args ...any) {
+		errs = append(errs, d.fault(key, format, args...))
+	}
+	for _, f := range d.fields() {
+		if (f.key == "server" || f.key == "user" || f.key == "password-file") && f.v.String() == "" {
+			fail(f.key, "must be set: %s", f.help)
+		}
+	}
+	if d.RedialMin > d.RedialMax {
+		fail("redial-min", "%s is longer than redial-max, %s", shortTime(d.RedialMin), shortTime(d.RedialMax))
+	}
+	if d.Calls > 1 && d.Tun != "" && !strings.Contains(d.Tun, "%d") {
+		fail("tun", "%q names one device, and calls is %d: write %%d for a number", d.Tun, d.Calls)
+	}
+	if d.Calls > 1 && d.DefaultRoute {
+		fail("default-route", "goes with one call only, and calls is %d", d.Calls)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Common) validate() (errs []error) {
+	fail := func(key, format string, args ...any) {
+		errs = append(errs, c.fault(key, format, args...))
+	}
+	if len(c.Auth) == 0 {
+		fail("auth", "must not be empty")
+	}
+	if len(c.MPPEKeys) == 0 {
+		fail("mppe-keys", "must not be empty")
+	}
+	if c.MPPE == Require && len(c.Auth) > 0 && !slices.ContainsFunc(c.Auth, aaa.Method.GivesKeys) {
+		fail("auth", "mppe is require, but %s gives no keys: add mschapv2", joinMethods(c.Auth))
+	}
+	tooSmall := "%d is too small for IPv6, which needs %d: set ipv6 to false"
+	if c.IPv6 && c.MTU < minMTU6 {
+		fail("mtu", tooSmall, c.MTU, minMTU6)
+	}
+	if c.IPv6 && c.MRU < minMTU6 {
+		fail("mru", tooSmall, c.MRU, minMTU6)
+	}
+	if strings.Count(c.Tun, "%") != strings.Count(c.Tun, "%d") || strings.Count(c.Tun, "%d") > 1 {
+		fail("tun", "%q may hold %%d once and no other %%", c.Tun)
+	}
+	return errs
+}
+
+func joinMethods(ms []aaa.Method) string {
+	names := make([]string, len(ms))
+	for i, m := range ms {
+		names[i] = m.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// Preflight asks the machine whether serve can start: the interfaces are
+// there, the secrets can be read. It changes nothing.
+func (c *Config) Preflight() error {
+	errs := c.Common.preflight()
+	if _, err := aaa.Load(c.Secrets, c.AllowWorldReadableSecrets); err != nil {
+		errs = append(errs, c.fault("secrets", "%s", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Preflight is the same for dial.
+func (d *Dial) Preflight() error {
+	errs := d.Common.preflight()
+	if _, err := d.Password(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Password reads the password file: its first line, without the line end.
+func (d *Dial) Password() (aaa.Secret, error) {
+	text, err := aaa.ReadPrivate(d.PasswordFile, d.AllowWorldReadableSecrets)
+	if err != nil {
+		return aaa.Secret{}, d.fault("password-file", "%s", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	line = strings.TrimSuffix(line, "\r")
+	if line == "" {
+		return aaa.Secret{}, d.fault("password-file", "the first line of %s is empty", d.PasswordFile)
+	}
+	return aaa.NewSecret(line), nil
+}
+
+func (c *Common) preflight() (errs []error) {
+	for _, name := range c.Outside {
+		if _, err := net.InterfaceByName(name); err != nil {
+			errs = append(errs, c.fault("outside", "no interface %q%s", name, interfaces()))
+		}
+	}
+	return errs
+}
+
+func interfaces() string {
+	all, err := net.Interfaces()
+	if err != nil || len(all) == 0 {
+		return ""
+	}
+	names := make([]string, 0, len(all))
+	for _, i := range all {
+		names = append(names, i.Name)
+	}
+	return fmt.Sprintf(": there are %s", strings.Join(names, ", "))
+}
