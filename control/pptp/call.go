@@ -111,6 +111,9 @@ func (c *Conn) Calls() []CallInfo {
 // PlaceOutgoing asks the peer, as its PNS, to place a call: it sends m, whose
 // CallID the owner has chosen and made ready to receive. A zero receive
 // window is replaced by Config.RecvWindow in m. CallUp or CallDown follows.
+//
+// A call ID should rest before it is used again: messages about its last call
+// may still be on their way after a time-out.
 func (c *Conn) PlaceOutgoing(now int64, m *OutgoingCallRequest) (CallRef, error) {
 	if m.PacketRecvWindowSize == 0 {
 		m.PacketRecvWindowSize = c.cfg.RecvWindow
@@ -177,9 +180,13 @@ func (c *Conn) Refuse(now int64, ref CallRef, why Refusal) error {
 
 // Clear ends a call in any state. As PNS we send a Call-Clear-Request, and
 // CallDown follows with the peer's answer or after Config.ClearTimeout; as
-// PAC we send d, or refuse a call not yet answered, and CallDown follows at
-// once. Clearing twice is no error.
+// PAC we send d (a zero result is replaced by DisconnectAdmin), or refuse a
+// call not yet answered, and CallDown follows at once. Clearing twice is no
+// error.
 func (c *Conn) Clear(now int64, ref CallRef, d Disconnect) error {
+	if d.Result == 0 {
+		d.Result = DisconnectAdmin
+	}
 	return c.command(now, ref, onClear, callArg{disconnect: d})
 }
 

@@ -450,6 +450,12 @@ func TestOutgoingCall(t *testing.T) {
 	if asked.Incoming != nil || *asked.Outgoing != *request {
 		t.Errorf("asked for %+v", asked)
 	}
+	if err := pac.SetLinkInfo(asked.Ref+1, 0, 0); !errors.Is(err, ErrNoCall) {
+		t.Errorf("Set-Link-Info for no call: %v", err)
+	}
+	if err := pac.WANErrorNotify(2, asked.Ref, WANErrors{}); !errors.Is(err, ErrCallState) {
+		t.Errorf("WAN-Error-Notify before the call is up: %v", err)
+	}
 	must(t, pac.Accept(2, asked.Ref, Answer{LocalCallID: 0, RecvWindow: 16, Delay: 2, Channel: 5}))
 	reply := &OutgoingCallReply{ResultCode: OutgoingConnected, ConnectSpeed: 1e8, PacketRecvWindowSize: 16,
 		PacketProcessingDelay: 2, PhysicalChannelID: 5}
@@ -466,6 +472,13 @@ func TestOutgoingCall(t *testing.T) {
 	if err := pac.Accept(4, asked.Ref, Answer{LocalCallID: 8}); !errors.Is(err, ErrCallState) {
 		t.Errorf("second Accept: %v", err)
 	}
+	input(pac, 4, &IncomingCallRequest{CallID: 8})
+	if err := pac.Accept(4, asked.Ref+1, Answer{LocalCallID: 0}); !errors.Is(err, ErrCallIDInUse) {
+		t.Errorf("Accept with a call ID in use: %v", err)
+	}
+	must(t, pac.Refuse(4, asked.Ref+1, RefuseBusy))
+	output(t, pac)
+	pac.Events()
 	if err := pac.Refuse(4, asked.Ref, RefuseBusy); !errors.Is(err, ErrCallState) {
 		t.Errorf("Refuse after Accept: %v", err)
 	}
@@ -838,6 +851,7 @@ func TestOutputOneMessage(t *testing.T) {
 		t.Fatalf("%d octets offered", got)
 	}
 	c.Taken(7)
+	c.Taken(0)
 	if got := len(c.Output()); got != 13 {
 		t.Fatalf("%d octets offered", got)
 	}

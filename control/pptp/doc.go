@@ -5,5 +5,16 @@
 //
 // Everything here is pure: octets, commands and a time go in; octets and
 // ordered events come out. No goroutine, socket, timer or clock. Times are
-// nanoseconds of one monotonic clock.
+// nanoseconds of one monotonic clock. The owner of a Conn does, for each thing
+// that happens (octets, a due Deadline, a command of its own):
+//
+//	c.Input(now, b) // or Tick, Lost, PlaceOutgoing, Clear, …
+//	for _, e := range c.Events() {
+//		// answer a CallRequest, …
+//	}
+//	for b := c.Output(); b != nil; b = c.Output() {
+//		// write b to TCP: n octets
+//		c.Taken(n)
+//	}
+//	// Closed was among the events: close TCP. Else wait until c.Deadline().
 package pptp

@@ -1,7 +1,6 @@
 package pptp
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
 	"testing"
@@ -429,7 +428,7 @@ func FuzzConn(f *testing.F) {
 	f.Add(start(0, hello, &OutgoingCallRequest{CallID: 1}, &CallClearRequest{CallID: 1}, &StopRequest{Reason: 1}))
 	f.Add(append(start(0, hello, &OutgoingCallRequest{CallID: 1}), 3, 9, 6, 0, 5, 0))
 	f.Add(append(start(1, ok), 2, 0, 1, 8, 20, 0, 1, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
-	f.Add(append(start(1, ok), 2, 1, 1, 10, 12, 0, 1, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0))
+	f.Add(append(start(1, ok), 2, 1, 1, 10, 12, 0, 1, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0))
 	f.Add(start(2, hello, &EchoRequest{1}))
 	f.Add([]byte{0, 0, 12, 0x00, 0x10, 0x00, 0x01, 0x1a, 0x2b, 0x3c, 0x4d, 0x00, 0x05, 0x00, 0x00})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -446,7 +445,7 @@ func FuzzConn(f *testing.F) {
 		}
 		now := int64(0)
 		o.c.Start(now)
-		read := bytes.MinRead
+		read := 512
 		for len(in) > 0 {
 			switch in.next() % 12 {
 			case 0: // raw octets

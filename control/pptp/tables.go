@@ -81,7 +81,9 @@ type connStep struct {
 	why  CloseReason
 }
 
-// connTable is §3.1.1 to §3.1.4. What the figures leave open is chosen so:
+// connTable is §3.1.1 to §3.1.4. The receiver's figure says "Receive Start Ctl
+// Connection Request /Send Stop Reply, Close TCP" where its text, which counts
+// here, says Stop-Control-Connection-Request. What they leave open is so:
 // before a control connection exists requests are answered with Not-Connected,
 // and a receiver whose peer does not begin with a SCCRQ closes; a second
 // SCCRQ gets "already exists"; a reply nobody waits for is reported.
