@@ -86,6 +86,7 @@ func (l *Link) stopNetworks() {
 	l.stop(layerIPCP)
 	l.stop(layerIPv6CP)
 	l.stop(layerCCP)
+	l.ccp.forget(l)
 	l.ccp.reset()
 	l.networks = false
 	l.kept = [numLayers][]byte{}

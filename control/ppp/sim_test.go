@@ -74,7 +74,7 @@ func (e *end) Authenticate(r *AuthRequest) {
 func (e *end) OpenReceive(p MPPEParams)  { e.logf("OpenReceive %+v", p); e.receive = &p }
 func (e *end) OpenTransmit(p MPPEParams) { e.logf("OpenTransmit %+v", p); e.transmit = &p }
 func (e *end) CloseMPPE()                { e.logf("CloseMPPE"); e.receive, e.transmit = nil, nil }
-func (e *end) ResetTransmit(uint8)            { e.logf("ResetTransmit"); e.resets++ }
+func (e *end) ResetTransmit(uint8)       { e.logf("ResetTransmit"); e.resets++ }
 func (e *end) ResetAcked()               { e.logf("ResetAcked"); e.resetAcks++ }
 
 func (e *end) NetworkUp(p NetParams) {
