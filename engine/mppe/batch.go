@@ -22,7 +22,6 @@ type Engine struct {
 	units  []multi.Unit
 	fast   []fastJob
 	slow   [batch]bool
-	number uint32 // of the current batch of Open
 
 	one    [1]multi.Unit
 	stream multi.Stream
@@ -119,7 +118,6 @@ func (e *Engine) Open(now int64, jobs []RxJob) {
 // without a gap are decrypted together; then they are judged, in order; then
 // the rest is tried one by one, each against what has been committed before.
 func (e *Engine) open(now int64, jobs []RxJob) {
-	e.number++
 	e.fast = e.fast[:0]
 	for i := range jobs {
 		j := &jobs[i]
@@ -132,13 +130,16 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 	}
 	e.cipher.Crypt(e.units)
 	for i := range e.fast {
-		e.judge(now, i, jobs)
+		e.judge(i, jobs)
 	}
 	clear(e.units)
 	e.units = e.units[:0]
 	for i := range jobs {
+		j := &jobs[i]
+		if j.Rx != nil {
+			j.Rx.inBatch = false
+		}
 		if e.slow[i] {
-			j := &jobs[i]
 			h := binary.BigEndian.Uint16(j.Data)
 			if j.Rx.st == nil {
 				e.catchUp(now, j, h)
@@ -155,8 +156,8 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 func (e *Engine) sort(i int, j *RxJob, h uint16) {
 	r, count := j.Rx, h&countMask
 	f := fastJob{job: i, count: count}
-	if r.mark != e.number {
-		r.mark, r.run, r.careful = e.number, r.count, false
+	if !r.inBatch {
+		r.inBatch, r.run, r.careful = true, r.count, false
 		f.first = true
 	}
 	if r.careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
@@ -180,7 +181,7 @@ func (e *Engine) sort(i int, j *RxJob, h uint16) {
 }
 
 // judge commits what fast job i decrypted if it is sane.
-func (e *Engine) judge(now int64, i int, jobs []RxJob) {
+func (e *Engine) judge(i int, jobs []RxJob) {
 	f := &e.fast[i]
 	j := &jobs[f.job]
 	r := j.Rx
@@ -216,7 +217,7 @@ func (e *Engine) catchUp(now int64, j *RxJob, h uint16) {
 	case steps == 0 || steps > halfWindow:
 		j.Drop = engine.MPPELate
 		return
-	case !r.tokens.allows(now, steps):
+	case !r.tokens.allows(now, steps, freeSteps):
 		j.Drop = engine.MPPECatchUp
 		return
 	}

@@ -115,9 +115,9 @@ type Rx struct {
 	st     *rxStateful    // stateful mode; nil if stateless
 	tokens bucket         // work that packets which prove wrong may cost
 
-	mark    uint32 // number of the batch that run and careful belong to
 	count   uint16 // coherency count of the last packet committed
 	run     uint16 // of the last packet taken the fast way in this batch
+	inBatch bool   // run and careful are in force
 	careful bool   // the rest of this batch goes the careful way
 	accept  Protocols
 }
@@ -197,9 +197,9 @@ type bucket struct {
 	n  int32
 }
 
-// allows reports whether steps of work may be risked now.
-func (b *bucket) allows(now int64, steps int) bool {
-	if steps <= freeSteps {
+// allows reports whether steps of work may be risked now; up to free always.
+func (b *bucket) allows(now int64, steps, free int) bool {
+	if steps <= free {
 		return true
 	}
 	if d := now - b.at; d > 0 {

@@ -16,28 +16,26 @@ func flagsIn(count uint16, n int) int { return (int(count)+n+1)/256 - (int(count
 // txStateful is what the sending direction needs in stateful mode. Both
 // dialects' keys are kept, so that a wrong guess can be corrected: they stand
 // on the same chain, Linux's further on by one for every FLUSHED packet (flag
-// packets aside) that the peer has seen.
+// packets aside) that we think the peer has seen.
 type txStateful struct {
 	stream multi.Stream
 	rfc    multi.KeyState // changed at flag packets only
 	linux  multi.KeyState // changed by other FLUSHED packets as well
-	low    multi.KeyState // linux, above changes ago
-	above  int
-	peer   *Rx     // shows the peer's dialect
-	chosen Dialect // by Rejected and by what Reset-Requests show; else the peer's
-	tries  uint8   // of Rejected
-	streak uint8   // Reset-Requests that came right after the answer to the last
-	asked  bool    // a Reset-Request waits for its FLUSHED packet
-	again  bool    // the peer has not seen the last FLUSHED packet
-	lastID uint8   // identifier of the last Reset-Request
-	sent   int     // packets since the last FLUSHED packet, −1 before any
+	peer   *Rx            // shows the peer's dialect
+	chosen Dialect        // by Rejected and by what Reset-Requests show; else the peer's
+	skip   uint8          // more changes of the Linux key at the next FLUSHED packet
+	tries  uint8          // of Rejected
+	streak uint8          // Reset-Requests that came right after the answer to the last
+	asked  bool           // a Reset-Request waits for its FLUSHED packet
+	again  bool           // the peer has not seen the last FLUSHED packet
+	lastID uint8          // identifier of the last Reset-Request
+	sent   int            // packets since the last FLUSHED packet, −1 before any
+
+	rejectedAt int64
 }
 
-// maxAbove bounds how far back the Linux key can be taken.
-const maxAbove = 32
-
 func newTxStateful(k *multi.KeyState) *txStateful {
-	s := &txStateful{rfc: *k, linux: *k, low: *k, sent: -1}
+	s := &txStateful{rfc: *k, linux: *k, sent: -1, rejectedAt: -rejectPause}
 	s.stream.Init(k.Session[:k.Len])
 	return s
 }
@@ -75,25 +73,32 @@ func (t *Tx) Flush(id uint8) {
 	s.asked, s.lastID = true, id
 }
 
+// rejectPause is how long news like the last are old news.
+const rejectPause = second / 2
+
 // Rejected takes the news that the peer could not make sense of what it
 // decrypted (an LCP Protocol-Reject of a protocol that was never sent): its
 // key is not ours. The next packet starts a new stream with the key that is
 // next most likely.
-func (t *Tx) Rejected() {
+func (t *Tx) Rejected(now int64) {
 	s := t.st
-	if s == nil || s.asked {
+	if s == nil || s.asked || now-s.rejectedAt < rejectPause {
 		return
 	}
-	s.tries++
-	switch s.tries % 3 {
-	case 1: // it has not seen the last FLUSHED packet
-		s.again = s.sent >= 0
-	case 2: // it does it the other way
-		s.toggle()
-	case 0: // it saw one that we thought lost
-		s.above--
+	if s.sent > 256 || s.sent < 0 {
+		s.tries = 0
 	}
-	s.asked = true
+	s.tries++
+	switch {
+	case s.dialect() == RFCDialect || s.tries == 4:
+		s.toggle()
+		s.tries = 0
+	case s.tries < 3:
+		s.again = true // it missed a FLUSHED packet that we thought it saw
+	default:
+		s.skip = 2 // it saw one that we thought it missed, and twice we tried the opposite
+	}
+	s.asked, s.rejectedAt = true, now
 }
 
 func (s *txStateful) toggle() {
@@ -132,32 +137,18 @@ func (s *txStateful) restarts(count uint16) bool {
 func (s *txStateful) restart(c *multi.Cipher, count uint16) {
 	if isFlag(count) {
 		c.Rekey(&s.rfc, 1)
-		c.Rekey(&s.low, 1)
 		c.Rekey(&s.linux, 1)
-	} else {
-		s.flush(c)
+	} else if !s.again {
+		c.Rekey(&s.linux, 1+int(s.skip))
 	}
 	if s.asked {
-		s.asked, s.again, s.sent = false, false, 0
+		s.asked, s.again, s.skip, s.sent = false, false, 0, 0
 	}
 	k := &s.linux
 	if s.dialect() == RFCDialect {
 		k = &s.rfc
 	}
 	s.stream.Init(k.Session[:k.Len])
-}
-
-// flush moves the Linux key by the change that a FLUSHED packet makes.
-func (s *txStateful) flush(c *multi.Cipher) {
-	if s.again {
-		return
-	}
-	c.Rekey(&s.linux, 1)
-	s.above++
-	if s.above > maxAbove {
-		c.Rekey(&s.low, 1)
-		s.above--
-	}
 }
 
 // rxStateful is what the receiving direction needs in stateful mode.
@@ -259,7 +250,7 @@ func (e *Engine) restart(now int64, r *Rx, count uint16, ahead int, p []byte) en
 	if s.dialect == RFCDialect && s.asks == 0 {
 		more = 0
 	}
-	if !r.tokens.allows(now, flags+more+freeSteps-8) {
+	if !r.tokens.allows(now, flags+more, freeSteps/4) {
 		return engine.MPPECatchUp
 	}
 	diverged := s.rfc.Session != s.linux.Session
