@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,11 +16,16 @@ import (
 type Range struct{ First, Last netip.Addr }
 
 // ParseRange reads one address, FIRST-LAST or a prefix in CIDR notation, IPv4
-// only. Of a prefix shorter than /31 the network and broadcast addresses are
-// left out, since some clients refuse them; write FIRST-LAST to have them.
+// only. LAST may be the last octet alone, as in 10.0.0.10-250. Of a prefix
+// shorter than /31 the network and broadcast addresses are left out, since some
+// clients refuse them; write FIRST-LAST to have them.
 func ParseRange(s string) (Range, error) {
 	if first, last, ok := strings.Cut(s, "-"); ok {
-		return parseEnds(s, strings.TrimSpace(first), strings.TrimSpace(last))
+		first, last = strings.TrimSpace(first), strings.TrimSpace(last)
+		if _, err := strconv.ParseUint(last, 10, 8); err == nil {
+			last = first[:strings.LastIndexByte(first, '.')+1] + last
+		}
+		return parseEnds(s, first, last)
 	}
 	if strings.Contains(s, "/") {
 		return parsePrefix(s)
