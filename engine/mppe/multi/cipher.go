@@ -3,84 +3,514 @@ package multi
 import (
 	"crypto/sha1"
 	"crypto/subtle"
+	"encoding/binary"
 )
 
-// Cipher runs batches with one way. It holds all scratch memory, so nothing is allocated after New. One per worker; not for concurrent use.
-type Cipher struct {
-	way Way
-	s   [256]byte
-	msg shaMessage
+//go:generate go run -C gen . -out ..
+
+const (
+	maxBatch  = 256 // units worked on together; a longer batch is cut
+	maxLanes  = 5   // streams a lane kernel takes
+	maxRows   = 64  // streams the row kernels take
+	maxBlocks = 256 // 16-byte blocks per call of a lane kernel: it cannot be preempted
+)
+
+// scratch is the memory of the kernels, in one piece and aligned to a page.
+type scratch struct {
+	lane  laneMem
+	_     [96]byte // lane and what follows stand on 256
+	split [maxRows][256]byte
+	row   rowMem
+	keys  [maxRows][16]byte
+	out   [maxRows][64]byte    // keystream blocks of AVX2
+	words [maxRows * 32]uint32 // SHA-1 messages of all lanes, word by word
+	msg   [maxLanes]shaMessage // SHA-1 messages one by one
+	spill [maxLanes][16]byte   // the last block of a lane that does not fill it
+	kind  [maxRows]uint8       // key length that words is laid out for, per lane
+	kind1 [maxLanes]uint8      // and msg
 }
 
-// New makes a Cipher for a way out of Ways. A way that this machine lacks gives the portable one.
-func New(w Way) *Cipher { return &Cipher{way: Portable} }
+// chain is a session of the batch and how far it has come.
+type chain struct {
+	k         *KeyState
+	cur, last int16 // units
+	need      int   // key changes still to go before unit cur
+}
+
+// flow is a Stream of the batch with its units.
+type flow struct {
+	stream      *Stream
+	first, last int16
+}
+
+// job is a keystream waiting for a lane: unit's from off on, or that of a Stream with all its units from unit on.
+type job struct {
+	s      *[256]byte
+	i, j   uint8
+	unit   int16
+	off    int
+	stream *Stream
+}
+
+// laneState is what a lane is doing; data[lane] holds the whole blocks still to go.
+type laneState struct {
+	tail   []byte // what follows data[lane], less than a block
+	unit   int16
+	spill  bool // the lane works on its spill block
+	stream *Stream
+}
+
+// Cipher runs batches with one way. It holds all scratch memory, so nothing is allocated after New. One per worker; not for
+// concurrent use.
+type Cipher struct {
+	way Way
+	tune
+	*scratch
+
+	units  []Unit
+	next   [maxBatch]int16 // the following unit of the same session or stream
+	chains [maxBatch]chain
+	flows  [maxBatch]flow
+	nchain int
+	nflow  int
+
+	active [maxBatch]int16 // chains that need a key
+	order  [maxBatch]int16 // stateless units, longest first
+	norder int
+	rows   [maxRows][]byte
+
+	lanes [maxLanes]laneState
+	data  [maxLanes][]byte
+	busy  int // lanes in use
+	queue [maxBatch + maxRows]job
+	head  int
+	tail  int
+}
+
+// New makes a Cipher for a way out of Ways. For a way that this machine lacks it takes the portable one.
+func New(w Way) *Cipher {
+	if !w.usable() {
+		w = Portable
+	}
+	return &Cipher{way: w, tune: tuning[w], scratch: newScratch()}
+}
 
 // Way tells which way the Cipher uses.
 func (c *Cipher) Way() Way { return c.way }
 
-// Crypt does the work of all units, those of one KeyState or Stream in the order given: it advances every KeyState by
-// the unit's Steps and XORs Data with the keystream of the session key then in force. Afterwards Session is the key of the
-// last packet of that session. Data of different units must not overlap.
+// Crypt does the work of all units, those of one KeyState or Stream in the order given: it advances every KeyState by the
+// unit's Steps and XORs Data with the keystream of the session key then in force. Afterwards Session is the key of the last
+// packet of that session. Data of different units must not overlap, and nothing else may use them meanwhile.
 func (c *Cipher) Crypt(units []Unit) {
-	for i := range units {
-		u := &units[i]
-		switch {
-		case u.Key != nil:
-			c.Rekey(u.Key, u.Steps)
-			u.Used = u.Key.Session
-			n := 16
-			if !u.Key.bits128() {
-				n = 8
-			}
-			schedule(&c.s, u.Used[:n])
-			var x, y uint8
-			xor(&c.s, &x, &y, u.Data, u.Data)
-		case u.Stream != nil:
-			u.Stream.xor(u.Data)
-		}
+	for len(units) > 0 {
+		n := min(len(units), maxBatch)
+		c.units = units[:n]
+		c.sortOut()
+		c.deriveKeys()
+		c.crypt()
+		units = units[n:]
 	}
+	c.units = nil
 }
 
 // Rekey changes the session key of k n times (RFC 3078 §7.3).
 func (c *Cipher) Rekey(k *KeyState, n int) {
-	l := 16
-	if !k.bits128() {
-		l = 8
-	}
+	c.chains[0].k = k
+	c.active[0] = 0
 	for ; n > 0; n-- {
-		c.msg.build(k)
-		d := sha1.Sum(c.msg[:2*l+80])
-		schedule(&c.s, d[:l])
-		var x, y uint8
-		xor(&c.s, &x, &y, k.Session[:l], d[:l])
-		copy(k.Session[:min(k.Salt, 3)], saltBytes[:])
+		c.stepLanes(c.active[:1])
+	}
+	c.chains[0].k = nil
+}
+
+// sortOut finds the sessions and streams of the batch and puts the stateless units in order of length.
+func (c *Cipher) sortOut() {
+	c.nchain, c.nflow = 0, 0
+	var count [64]int16
+	n := 0
+	for i := range c.units {
+		u := &c.units[i]
+		at := int16(i)
+		c.next[i] = -1
+		switch {
+		case u.Key != nil:
+			k := u.Key
+			if s := int(k.slot); s < c.nchain && c.chains[s].k == k {
+				c.next[c.chains[s].last] = at
+				c.chains[s].last = at
+			} else {
+				k.slot = uint16(c.nchain)
+				c.chains[c.nchain] = chain{k: k, cur: at, last: at, need: max(u.Steps, 0)}
+				c.nchain++
+			}
+			count[bucket(u.Data)]++
+			n++
+		case u.Stream != nil:
+			f := u.Stream
+			if s := int(f.slot); s < c.nflow && c.flows[s].stream == f {
+				c.next[c.flows[s].last] = at
+				c.flows[s].last = at
+			} else {
+				f.slot = uint16(c.nflow)
+				c.flows[c.nflow] = flow{stream: f, first: at, last: at}
+				c.nflow++
+			}
+		}
+	}
+	var from int16
+	for b := range count {
+		from, count[b] = from+count[b], from
+	}
+	for i := range c.units {
+		if u := &c.units[i]; u.Key != nil {
+			b := bucket(u.Data)
+			c.order[count[b]] = int16(i)
+			count[b]++
+		}
+	}
+	c.norder = n
+}
+
+// bucket is 0 for the longest data; lengths of the same bucket need the same number of 64-byte blocks.
+func bucket(b []byte) int { return max(63-(len(b)+63)/64, 0) }
+
+// deriveKeys takes every session through its key changes, all sessions side by side, one change a round.
+func (c *Cipher) deriveKeys() {
+	n := 0
+	for i := range c.nchain {
+		if c.chains[i].settle(c) {
+			c.active[n] = int16(i)
+			n++
+		}
+	}
+	for n > 0 {
+		for at := 0; at < n; {
+			m := c.batchSize(n - at)
+			if m > maxLanes {
+				c.stepRows(c.active[at : at+m])
+			} else {
+				c.stepLanes(c.active[at : at+m])
+			}
+			at += m
+		}
+		m := 0
+		for _, i := range c.active[:n] {
+			ch := &c.chains[i]
+			ch.need--
+			if ch.settle(c) {
+				c.active[m] = i
+				m++
+			}
+		}
+		n = m
+	}
+	for i := range c.nchain {
+		c.chains[i].k = nil
 	}
 }
 
-func (s *Stream) xor(b []byte) {
-	r := s.rest[16-s.left:]
-	n := subtle.XORBytes(b, b, r)
+// batchSize is how many of n streams to take together.
+func (c *Cipher) batchSize(n int) int {
+	if n >= c.rowMin {
+		return min(n, c.rowMax)
+	}
+	return min(n, c.laneMax)
+}
+
+// settle gives the key in force to all units that need no further change; false once every unit has its key.
+func (ch *chain) settle(c *Cipher) bool {
+	for ch.need == 0 {
+		u := &c.units[ch.cur]
+		u.Used = ch.k.Session
+		if ch.cur == ch.last {
+			return false
+		}
+		ch.cur = c.next[ch.cur]
+		ch.need = max(c.units[ch.cur].Steps, 0)
+	}
+	return true
+}
+
+// stepLanes changes the keys of up to maxLanes chains.
+func (c *Cipher) stepLanes(idx []int16) {
+	for l, i := range idx {
+		k := c.chains[i].k
+		m := &c.msg[l]
+		if c.kind1[l] != k.Len || k.Len == 8 {
+			c.kind1[l] = k.Len
+			m.build(k)
+		} else {
+			copy(m[:16], k.Start[:])
+			copy(m[56:72], k.Session[:])
+		}
+		c.hash(m, &c.keys[l])
+		if !k.full() {
+			copy(c.keys[l][8:], c.keys[l][:8])
+		}
+		c.lane.key[l] = c.keys[l]
+		c.lane.i[l], c.lane.j[l] = 0, 0
+		c.data[l] = c.keys[l][:]
+	}
+	c.laneSchedule(len(idx), &c.lane.s)
+	c.laneStream(len(idx), 1)
+	for l, i := range idx {
+		c.chains[i].k.set(&c.keys[l])
+		c.data[l] = nil
+	}
+}
+
+// stepRows changes the keys of up to maxRows chains.
+func (c *Cipher) stepRows(idx []int16) {
+	for l, i := range idx {
+		c.putWords(l, c.chains[i].k)
+	}
+	c.hashWords(len(idx))
+	for l, i := range idx {
+		if !c.chains[i].k.full() {
+			copy(c.keys[l][8:], c.keys[l][:8])
+		}
+	}
+	c.rowRekey((len(idx) + 7) / 8)
+	for l, i := range idx {
+		c.chains[i].k.set(&c.keys[l])
+	}
+}
+
+// set takes over a new session key.
+func (k *KeyState) set(key *[16]byte) {
+	k.Session = *key
+	if k.full() {
+		return
+	}
+	copy(k.Session[:min(k.Salt, 3)], saltBytes[:])
+	clear(k.Session[8:])
+}
+
+// putWords lays the SHA-1 message of k (see build) as column l of words.
+func (c *Cipher) putWords(l int, k *KeyState) {
+	w := c.shaColumns
+	base := l / w * 32 * w
+	col := c.words[base+l%w : base+32*w]
+	if c.kind[l] != k.Len || !k.full() {
+		c.kind[l] = k.Len
+		var m shaMessage
+		m.build(k)
+		for i := range 32 {
+			col[i*w] = binary.BigEndian.Uint32(m[4*i:])
+		}
+		return
+	}
+	for i := range 4 {
+		col[i*w] = binary.BigEndian.Uint32(k.Start[4*i:])
+		col[(14+i)*w] = binary.BigEndian.Uint32(k.Session[4*i:])
+	}
+}
+
+// crypt XORs all payloads.
+func (c *Cipher) crypt() {
+	for i := range c.nflow {
+		f := &c.flows[i]
+		c.push(job{s: &f.stream.s, i: f.stream.i, j: f.stream.j, unit: f.first, stream: f.stream})
+		f.stream = nil
+	}
+	todo := c.order[:c.norder]
+	for len(todo) > 0 {
+		n := c.batchSize(len(todo))
+		if n > maxLanes {
+			c.cryptRows(todo[:n])
+		} else {
+			c.cryptLanes(todo[:n])
+		}
+		todo = todo[n:]
+		c.drain(false)
+	}
+	c.drain(true)
+}
+
+// expandedKey is the unit's RC4 key, 16 bytes: RC4 repeats a key, so one of 8 bytes is the same as itself twice.
+func expandedKey(u *Unit) (k [16]byte) {
+	k = u.Used
+	if !u.Key.full() {
+		copy(k[8:], k[:8])
+	}
+	return k
+}
+
+func (c *Cipher) cryptLanes(idx []int16) {
+	for l, i := range idx {
+		c.lane.key[l] = expandedKey(&c.units[i])
+	}
+	c.laneSchedule(len(idx), (*[maxLanes][256]byte)(c.split[:]))
+	for l, i := range idx {
+		c.push(job{s: &c.split[l], unit: i})
+	}
+}
+
+// cryptRows works on the rows as long as that pays and leaves the rest of the longest payloads to the lanes. The units are in order of
+// length, so the last ones are through first and whole groups drop out.
+func (c *Cipher) cryptRows(idx []int16) {
+	for l, i := range idx {
+		u := &c.units[i]
+		c.keys[l] = expandedKey(u)
+		c.rows[l] = u.Data
+	}
+	clear(c.rows[len(idx) : (len(idx)+7)&^7])
+	c.rowSchedule((len(idx) + 7) / 8)
+	// Inside a bucket lengths are not in order, but the longest is less than a block longer than the first.
+	live := len(idx)
+	off := 0
+	for {
+		for live > 0 && len(c.rows[live-1]) <= off {
+			live--
+		}
+		if live == 0 {
+			break
+		}
+		groups := (live + 7) / 8
+		if live < len(idx) && c.rowCost[groups] > live*c.laneCost {
+			break
+		}
+		left := 0
+		for l := range live {
+			if left = max(left, len(c.rows[l])-off); left >= 64 {
+				left = 64
+				break
+			}
+		}
+		c.rowStream(groups, off, (left+7)&^7)
+		c.rowXor(off, groups)
+		off += 64
+	}
+	if live > 0 {
+		c.rowSplit((live + 7) / 8)
+		for l := range live {
+			if off < len(c.rows[l]) {
+				c.push(job{s: &c.split[l], i: uint8(off), j: c.row.j[l/8][l%8], unit: idx[l], off: off})
+			}
+		}
+	}
+	clear(c.rows[:len(idx)])
+}
+
+func (c *Cipher) push(j job) {
+	c.queue[c.tail] = j
+	c.tail++
+}
+
+// drain runs the lanes until the queue is empty, or until they are through as well. What still runs when the queue is empty goes on beside
+// the jobs to come, so that the lanes stay full.
+func (c *Cipher) drain(all bool) {
+	for {
+		for c.busy < c.laneMax && c.refill(c.busy) {
+			c.busy++
+		}
+		if c.head == c.tail {
+			c.head, c.tail = 0, 0
+			if !all || c.busy == 0 {
+				return
+			}
+		}
+		blocks := maxBlocks
+		for l := range c.busy {
+			blocks = min(blocks, len(c.data[l])/16)
+		}
+		c.laneStream(c.busy, blocks)
+		for l := c.busy - 1; l >= 0; l-- {
+			c.data[l] = c.data[l][16*blocks:]
+			if len(c.data[l]) > 0 || c.goOn(l) || c.refill(l) {
+				continue
+			}
+			c.busy--
+			if l != c.busy {
+				c.lanes[l], c.data[l] = c.lanes[c.busy], c.data[c.busy]
+				c.lane.s[l] = c.lane.s[c.busy]
+				c.lane.i[l], c.lane.j[l] = c.lane.i[c.busy], c.lane.j[c.busy]
+				if c.lanes[l].spill {
+					c.spill[l] = c.spill[c.busy]
+					c.data[l] = c.spill[l][:]
+				}
+			}
+			c.lanes[c.busy], c.data[c.busy] = laneState{}, nil
+		}
+	}
+}
+
+// refill gives lane l the next job that has work for it; false if there is none.
+func (c *Cipher) refill(l int) bool {
+	for c.head < c.tail {
+		j := &c.queue[c.head]
+		c.head++
+		ok := c.load(l, j)
+		*j = job{}
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
+// load gives lane l a job; false if there was nothing for a lane to do.
+func (c *Cipher) load(l int, j *job) bool {
+	c.lane.s[l] = *j.s
+	c.lane.i[l], c.lane.j[l] = uint64(j.i), uint64(j.j)
+	st := &c.lanes[l]
+	*st = laneState{unit: j.unit, stream: j.stream}
+	b := c.units[j.unit].Data[j.off:]
+	if j.stream != nil {
+		b = j.stream.head(b)
+	}
+	return c.begin(l, b) || c.goOn(l)
+}
+
+// begin sets lane l on b; false if b is empty.
+func (c *Cipher) begin(l int, b []byte) bool {
+	n := len(b) &^ 15
+	c.data[l], c.lanes[l].tail = b[:n], b[n:]
+	return n > 0
+}
+
+// goOn finds more work for a lane that has no whole block left: the last bytes of the unit, the next unit of its stream.
+func (c *Cipher) goOn(l int) bool {
+	st := &c.lanes[l]
+	for {
+		if st.spill {
+			n := subtle.XORBytes(st.tail, st.tail, c.spill[l][:])
+			st.spill = false
+			st.tail = nil
+			if st.stream != nil {
+				st.stream.rest, st.stream.left = c.spill[l], uint8(16-n)
+			}
+		} else if len(st.tail) > 0 {
+			st.spill = true
+			c.spill[l] = [16]byte{}
+			c.data[l] = c.spill[l][:]
+			return true
+		}
+		if st.stream == nil {
+			return false
+		}
+		st.unit = c.next[st.unit]
+		if st.unit < 0 {
+			st.stream.s = c.lane.s[l]
+			st.stream.i, st.stream.j = uint8(c.lane.i[l]), uint8(c.lane.j[l])
+			return false
+		}
+		if c.begin(l, st.stream.head(c.units[st.unit].Data)) {
+			return true
+		}
+	}
+}
+
+// head XORs what keystream is left over from the last block and returns the rest of b.
+func (s *Stream) head(b []byte) []byte {
+	n := subtle.XORBytes(b, b, s.rest[16-s.left:])
 	s.left -= uint8(n)
-	b = b[n:]
-	xor(&s.s, &s.i, &s.j, b[:len(b)&^15], b[:len(b)&^15])
-	b = b[len(b)&^15:]
-	if len(b) > 0 {
-		s.rest = [16]byte{}
-		xor(&s.s, &s.i, &s.j, s.rest[:], s.rest[:])
-		s.left = uint8(16 - subtle.XORBytes(b, b, s.rest[:]))
-	}
+	return b[n:]
 }
 
-// xor is RC4's output function.
-func xor(s *[256]byte, pi, pj *uint8, dst, src []byte) {
-	i, j := *pi, *pj
-	for k, v := range src {
-		i++
-		x := s[i]
-		j += x
-		y := s[j]
-		s[i], s[j] = y, x
-		dst[k] = v ^ s[x+y]
-	}
-	*pi, *pj = i, j
+// hashGo is sha1NI with crypto/sha1.
+func hashGo(m *shaMessage, out *[16]byte) {
+	bits := binary.BigEndian.Uint16(m[126:])
+	d := sha1.Sum(m[:bits/8])
+	copy(out[:], d[:])
 }

@@ -21,8 +21,8 @@ type KeyState struct {
 // saltBytes are the leading octets of a weakened session key (RFC 3078 §7.3).
 var saltBytes = [3]byte{0xD1, 0x26, 0x9E}
 
-// bits128 tells whether the key is a full one; every length but 8 counts as 16, so a bad Len cannot index out of bounds.
-func (k *KeyState) bits128() bool { return k.Len != 8 }
+// full tells whether the key is a full one; every length but 8 counts as 16, so a bad Len cannot index out of bounds.
+func (k *KeyState) full() bool { return k.Len != 8 }
 
 // Stream is an RC4 state that goes on over packets (stateful mode, RFC 3078 §8.2). Init makes it ready.
 // It may be copied, which forks the keystream. Not for concurrent use.
@@ -64,7 +64,7 @@ type shaMessage [128]byte
 // build lays out start | pad1 | session | pad2 and SHA-1's own padding (RFC 3078 §7.3, pads of RFC 3079 §2.6).
 func (m *shaMessage) build(k *KeyState) {
 	n := 16
-	if !k.bits128() {
+	if !k.full() {
 		n = 8
 	}
 	*m = shaMessage{}

@@ -63,7 +63,6 @@ func newChain(r *rand.Rand, k kind) (*KeyState, *refKey) {
 	return ks, &refKey{start: s, session: v, salt: k.salt}
 }
 
-
 func TestChainAgainstReference(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, w := range Ways() {

@@ -5,7 +5,7 @@ type Way uint8
 
 const (
 	Portable Way = iota // plain Go, on every machine
-	SSE4                // lane kernels, SSE4.1
+	SSE4                // up to 5 lanes, SSE4.1
 	AVX2                // rows of up to 32 lanes
 	AVX512              // rows of up to 64 lanes; AVX-512 F, BW, DQ, VL and VBMI
 	numWays
@@ -22,7 +22,26 @@ func (w Way) String() string {
 }
 
 // Ways lists the ways usable on this machine, Portable first.
-func Ways() []Way { return []Way{Portable} }
+func Ways() []Way {
+	var ws []Way
+	for w := range numWays {
+		if w.usable() {
+			ws = append(ws, w)
+		}
+	}
+	return ws
+}
 
 // Best is the way to use here.
-func Best() Way { return Portable }
+func Best() Way { ws := Ways(); return ws[len(ws)-1] }
+
+// tune is what a way can do and what it costs, as measured.
+type tune struct {
+	rowMin, rowMax int    // streams for which rows are used, and how many at most
+	laneMax        int    // streams a lane kernel takes
+	shaColumns     int    // messages side by side in words
+	laneCost       int    // of a byte in a full lane kernel, in tenths of a cycle
+	rowCost        [9]int // of a byte of 1..8 groups
+}
+
+const noRows = maxBatch + 1

@@ -1,0 +1,173 @@
+//go:build amd64 && !noasm
+
+package multi
+
+import (
+	"crypto/subtle"
+
+	"github.com/klauspost/cpuid/v2"
+)
+
+var tuning = [numWays]tune{
+	Portable: {rowMin: noRows, laneMax: laneMaxGo},
+	SSE4:     {rowMin: noRows, laneMax: maxLanes},
+	AVX2: {rowMin: 6, rowMax: 32, laneMax: maxLanes, shaColumns: 8, laneCost: 18,
+		rowCost: [9]int{0, 260, 300, 420, 540}},
+	AVX512: {rowMin: 6, rowMax: 64, laneMax: maxLanes, shaColumns: 16, laneCost: 18,
+		rowCost: [9]int{0, 260, 300, 420, 540, 670, 800, 930, 1060}},
+}
+
+var hasSHA = cpuid.CPU.Supports(cpuid.SHA, cpuid.SSSE3)
+
+func (w Way) usable() bool {
+	switch w {
+	case Portable:
+		return true
+	case SSE4:
+		return cpuid.CPU.Supports(cpuid.SSE4, cpuid.SSSE3)
+	case AVX2:
+		return SSE4.usable() && cpuid.CPU.Supports(cpuid.AVX, cpuid.AVX2)
+	case AVX512:
+		return AVX2.usable() && cpuid.CPU.Supports(cpuid.BMI2, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VBMI)
+	}
+	return false
+}
+
+func (c *Cipher) hash(m *shaMessage, out *[16]byte) {
+	if hasSHA && c.way != Portable {
+		sha1NI(m, out)
+		return
+	}
+	hashGo(m, out)
+}
+
+func (c *Cipher) laneSchedule(n int, s *[maxLanes][256]byte) {
+	if c.way == Portable {
+		laneScheduleGo(&c.lane, s, n)
+		return
+	}
+	switch n {
+	case 1:
+		laneSchedule1(&c.lane, s)
+	case 2:
+		laneSchedule2(&c.lane, s)
+	case 3:
+		laneSchedule3(&c.lane, s)
+	case 4:
+		laneSchedule4(&c.lane, s)
+	default:
+		laneSchedule5(&c.lane, s)
+	}
+}
+
+func (c *Cipher) laneStream(n, blocks int) {
+	if c.way == Portable {
+		laneStreamGo(&c.lane, &c.data, n, blocks)
+		return
+	}
+	switch n {
+	case 1:
+		laneStream1(&c.lane, &c.data, uint64(blocks))
+	case 2:
+		laneStream2(&c.lane, &c.data, uint64(blocks))
+	case 3:
+		laneStream3(&c.lane, &c.data, uint64(blocks))
+	case 4:
+		laneStream4(&c.lane, &c.data, uint64(blocks))
+	default:
+		laneStream5(&c.lane, &c.data, uint64(blocks))
+	}
+}
+
+// hashWords hashes the messages in words of the first n lanes into keys.
+func (c *Cipher) hashWords(n int) {
+	if c.way == AVX512 {
+		sha1x16(&c.words, &c.keys[0], uint64(n+15)/16)
+	} else {
+		sha1x8(&c.words, &c.keys[0], uint64(n+7)/8)
+	}
+}
+
+// rowRekey turns the interim keys in keys into session keys.
+func (c *Cipher) rowRekey(groups int) {
+	c.rowSchedule(groups)
+	c.rowStream(groups, 0, 16)
+	if c.way == AVX512 {
+		rowOut512(&c.row, &c.keys, uint64(groups))
+	} else {
+		rowOut256(&c.row, &c.keys, uint64(groups))
+	}
+}
+
+// rowSchedule runs the key schedule of keys.
+func (c *Cipher) rowSchedule(groups int) {
+	if c.way == AVX512 {
+		keyRows512(&c.row, &c.keys, uint64(groups))
+	} else {
+		keyRows256(&c.row, &c.keys, uint64(groups))
+	}
+	switch groups {
+	case 1:
+		rowSchedule1(&c.row)
+	case 2:
+		rowSchedule2(&c.row)
+	case 3:
+		rowSchedule3(&c.row)
+	case 4:
+		rowSchedule4(&c.row)
+	case 5:
+		rowSchedule5(&c.row)
+	case 6:
+		rowSchedule6(&c.row)
+	case 7:
+		rowSchedule7(&c.row)
+	default:
+		rowSchedule8(&c.row)
+	}
+}
+
+// rowStream makes n keystream bytes from position i on; n is a multiple of 8.
+func (c *Cipher) rowStream(groups, i, n int) {
+	x, y := uint64(i)&255, uint64(n)
+	switch groups {
+	case 1:
+		rowStream1(&c.row, x, y)
+	case 2:
+		rowStream2(&c.row, x, y)
+	case 3:
+		rowStream3(&c.row, x, y)
+	case 4:
+		rowStream4(&c.row, x, y)
+	case 5:
+		rowStream5(&c.row, x, y)
+	case 6:
+		rowStream6(&c.row, x, y)
+	case 7:
+		rowStream7(&c.row, x, y)
+	default:
+		rowStream8(&c.row, x, y)
+	}
+}
+
+// rowXor XORs the keystream block into up to 64 bytes of every payload, from off on.
+func (c *Cipher) rowXor(off, groups int) {
+	if c.way == AVX512 {
+		rowXor512(&c.row, &c.rows, uint64(off), uint64(groups))
+		return
+	}
+	rowXor256(&c.row, &c.rows, uint64(off), uint64(groups), &c.out)
+	for l, b := range c.rows[:8*groups] {
+		if n := len(b) - off; n > 0 && n < 64 {
+			subtle.XORBytes(b[off:], b[off:], c.out[l][:])
+		}
+	}
+}
+
+// rowSplit copies the S-boxes out of the rows.
+func (c *Cipher) rowSplit(groups int) {
+	if c.way == AVX512 {
+		rowSplit512(&c.row, &c.split, uint64(groups))
+	} else {
+		rowSplit256(&c.row, &c.split, uint64(groups))
+	}
+}

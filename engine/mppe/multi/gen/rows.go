@@ -1,0 +1,196 @@
+package main
+
+import "fmt"
+
+// Registers of the row kernels:
+//
+//	SI      the current group's S-boxes        R13  group 0's
+//	DI      8*i                                 R8   rowMem
+//	AX, DX  j and x of the current group        BX, CX  j of the current pair of lanes
+//	R11     key rows or output rows             R9, R12 counters
+//
+// y, z and a zero are shared by the groups: their first VPINSRB takes the zero as its source and so waits for nothing.
+const (
+	regY    = "X12"
+	regZ    = "X14"
+	regZero = "X15"
+)
+
+// rowJ and rowX name the registers of group g out of n. Up to six groups fit in the sixteen registers of AVX.
+func rowJ(g, n int) string {
+	if n <= 6 {
+		return fmt.Sprintf("X%d", g)
+	}
+	return fmt.Sprintf("X%d", 16+g)
+}
+
+func rowX(g, n int) string {
+	if n <= 6 {
+		return fmt.Sprintf("X%d", 6+g)
+	}
+	return fmt.Sprintf("X%d", g)
+}
+
+// gather loads S[index] of eight lanes into dst, the indices being the bytes of AX; with swap it puts the bytes of DX in their place.
+func gather(dst string, swap bool) {
+	from := regZero
+	for l := 0; l < group; l += 2 {
+		p("MOVBLZX AX, BX")
+		p("MOVBLZX AH, CX")
+		p("VPINSRB $%d, %d(SI)(BX*8), %s, %s", l, l, from, dst)
+		p("VPINSRB $%d, %d(SI)(CX*8), %s, %s", l+1, l+1, dst, dst)
+		if swap {
+			p("MOVB DX, %d(SI)(BX*8)", l)
+			p("MOVB DH, %d(SI)(CX*8)", l+1)
+		}
+		if l < group-2 {
+			p("SHRQ $16, AX")
+			if swap {
+				p("SHRQ $16, DX")
+			}
+		}
+		from = dst
+	}
+}
+
+// unrolled is how many steps of g groups go into a loop body: about as much code whatever g is, since the instruction cache is small.
+func unrolled(g int) int {
+	switch {
+	case g <= 2:
+		return 8
+	case g <= 4:
+		return 4
+	}
+	return 2
+}
+
+// finish leaves a vector kernel.
+func finish() {
+	p("VZEROUPPER")
+	p("RET")
+	fmt.Fprintln(&asm)
+}
+
+// rowSchedule is RC4's key schedule for g groups.
+func rowSchedule(g int) {
+	name := fmt.Sprintf("rowSchedule%d", g)
+	fn(name, fmt.Sprintf("runs the key schedule of %d lanes from r.key and zeroes r.j.", g*group), "r *rowMem")
+	arg("r", "R8")
+	p("MOVQ R8, SI")
+	p("MOVQ R8, R13")
+	note("rows 0..255 hold their own number")
+	p("VMOVDQU ·rowStart(SB), Y0")
+	p("VPCMPEQB Y1, Y1, Y1")
+	p("VPABSB Y1, Y1")
+	p("VPSLLW $2, Y1, Y1")
+	p("MOVL $64, R9")
+	label("fill")
+	for q := range g {
+		p("VMOVDQU Y0, %d(SI)", q*groupSize)
+	}
+	p("VPADDB Y1, Y0, Y0")
+	p("ADDQ $32, SI")
+	p("DECL R9")
+	p("JNZ fill")
+	p("VPXOR %s, %s, %s", regZero, regZero, regZero)
+	for q := range g {
+		if g > 6 {
+			p("VPXORD %s, %s, %s", rowJ(q, g), rowJ(q, g), rowJ(q, g))
+		} else {
+			p("VPXOR %s, %s, %s", rowJ(q, g), rowJ(q, g), rowJ(q, g))
+		}
+		p("VMOVQ %s, %d(R8)", regZero, row["j"]+group*q)
+	}
+	u := unrolled(g)
+	p("MOVQ R13, SI")
+	p("XORL DI, DI")
+	label("again")
+	p("LEAQ %d(R8), R11", row["key"])
+	p("MOVL $%d, R12", 16/u)
+	label("step")
+	for k := range u {
+		for q := range g {
+			p("VMOVQ %d(R13)(DI*1), %s", q*groupSize+8*k, rowX(q, g))
+			p("VPADDB %d(R11), %s, %s", q*groupKey+8*k, rowJ(q, g), rowJ(q, g))
+			p("VPADDB %s, %s, %s", rowX(q, g), rowJ(q, g), rowJ(q, g))
+		}
+		for q := range g {
+			if q > 0 {
+				p("ADDQ $%d, SI", groupSize)
+			}
+			p("VMOVQ %s, AX", rowJ(q, g))
+			p("VMOVQ %s, DX", rowX(q, g))
+			gather(regY, true)
+			p("VMOVQ %s, %d(SI)(DI*1)", regY, 8*k)
+		}
+		if g > 1 {
+			p("MOVQ R13, SI")
+		}
+	}
+	p("ADDQ $%d, DI", 8*u)
+	p("ADDQ $%d, R11", 8*u)
+	p("DECL R12")
+	p("JNZ step")
+	p("CMPQ DI, $%d", groupSize)
+	p("JB again")
+	finish()
+}
+
+// rowStream makes keystream rows for g groups.
+func rowStream(g int) {
+	u := unrolled(g)
+	name := fmt.Sprintf("rowStream%d", g)
+	fn(name, fmt.Sprintf("makes n bytes of keystream for each of %d lanes in r.out and goes on from i; n is a multiple of %d up to 64.", g*group, u),
+		"r *rowMem", "i uint64", "n uint64")
+	arg("r", "R8")
+	arg("i", "DI")
+	arg("n", "R12")
+	p("SHLQ $3, DI")
+	p("MOVQ R8, SI")
+	p("MOVQ R8, R13")
+	p("LEAQ %d(R8), R11", row["out"])
+	p("VPXOR %s, %s, %s", regZero, regZero, regZero)
+	for q := range g {
+		p("VMOVQ %d(R8), %s", row["j"]+group*q, rowJ(q, g))
+	}
+	label("step")
+	for k := range u {
+		p("ADDL $8, DI")
+		p("ANDL $%d, DI", groupSize-1)
+		for q := range g {
+			p("VMOVQ %d(R13)(DI*1), %s", q*groupSize, rowX(q, g))
+			p("VPADDB %s, %s, %s", rowX(q, g), rowJ(q, g), rowJ(q, g))
+		}
+		for q := range g {
+			if q > 0 {
+				p("ADDQ $%d, SI", groupSize)
+			}
+			p("VMOVQ %s, AX", rowJ(q, g))
+			p("VMOVQ %s, DX", rowX(q, g))
+			gather(regY, true)
+			p("VMOVQ %s, (SI)(DI*1)", regY)
+			p("VPADDB %s, %s, %s", regY, rowX(q, g), rowX(q, g))
+		}
+		if g > 1 {
+			p("MOVQ R13, SI")
+		}
+		for q := range g {
+			if q > 0 {
+				p("ADDQ $%d, SI", groupSize)
+			}
+			p("VMOVQ %s, AX", rowX(q, g))
+			gather(regZ, false)
+			p("VMOVQ %s, %d(R11)", regZ, q*groupOut+8*k)
+		}
+		if g > 1 {
+			p("MOVQ R13, SI")
+		}
+	}
+	p("ADDQ $%d, R11", 8*u)
+	p("SUBQ $%d, R12", u)
+	p("JNZ step")
+	for q := range g {
+		p("VMOVQ %s, %d(R8)", rowJ(q, g), row["j"]+group*q)
+	}
+	finish()
+}
