@@ -165,6 +165,7 @@ func step(s state, e event) (next state, act action, ok bool) {
 type machine struct {
 	deadline int64  // of the Restart timer, 0 when it does not run
 	acked    uint64 // digest of the Configure-Request that we acknowledged last
+	refused  uint64 // digest of the one that we refused last
 	state    state
 	id       uint8 // identifier of the request that we sent last
 	replied  bool  // that request has been answered

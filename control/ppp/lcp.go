@@ -47,7 +47,6 @@ type lcp struct {
 	ours   lcpOptions
 	theirs lcpOptions
 	tried  uint8 // methods that the peer has refused, as a bit set
-	hints  uint8 // methods that we have proposed instead of the peer's
 	loops  uint8
 	nakked uint32 // magic number in our last Configure-Nak
 	aux    uint8  // identifier of rejects and the like
@@ -61,7 +60,7 @@ func (c *lcp) mach() *machine { return &c.machine }
 // reset chooses what to ask for.
 func (c *lcp) reset(l *Link) {
 	cfg := l.cfg
-	c.ask, c.tried, c.hints, c.loops = 0, 0, 0, 0
+	c.ask, c.tried, c.loops = 0, 0, 0
 	c.ours, c.theirs = lcpDefaults, lcpDefaults
 	if c.ours.mru = cfg.mru(); c.ours.mru != defaultMRU {
 		c.ask |= askMRU
@@ -220,14 +219,9 @@ func (c *lcp) judgeAuth(l *Link, o option, m Method, a *answer) {
 	if m != NoAuth && m != EAP && l.cfg.allows(m) {
 		return
 	}
-	n := len(l.cfg.Auth)
-	if int(c.hints) >= n {
-		a.reject(o)
-		return
-	}
-	hint := l.cfg.Auth[c.hints]
+	// With each Configure-Nak the next of our methods.
+	hint := l.cfg.Auth[int(c.failures)%len(l.cfg.Auth)]
 	a.want(o, func(b []byte) []byte { return appendMethod(b, hint) })
-	c.hints++
 }
 
 func (c *lcp) nak(l *Link, opts []byte) {

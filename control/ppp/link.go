@@ -473,6 +473,9 @@ func (l *Link) receiveRequest(id layerID, in *incoming) {
 		l.event(id, evRCRPlus, in) // no option counts in these states
 		return
 	}
+	if sum == m.refused && m.failures > 0 {
+		m.failures-- // the same once more: the same answer
+	}
 	a := answer{rej: b.b[:0], nak: b.c[:0], noNak: m.failures >= l.cfg.maxFailure()}
 	y.judge(l, in.data, &a)
 	l.answerRequest(id, in, &a, b, sum)
@@ -486,7 +489,7 @@ func (l *Link) answerRequest(id layerID, in *incoming, a *answer, b *buffers, su
 		return
 	}
 	if a.ok() {
-		m.failures, m.acked = 0, sum
+		m.failures, m.acked, m.refused = 0, sum, 0
 		in.reply = l.configureAck(b, in)
 		if h, ok := y.(interface {
 			hold(l *Link, in *incoming) bool
@@ -496,7 +499,7 @@ func (l *Link) answerRequest(id layerID, in *incoming, a *answer, b *buffers, su
 		l.event(id, evRCRPlus, in)
 		return
 	}
-	m.acked = 0
+	m.acked, m.refused = 0, 0
 	if m.bad++; m.bad > l.cfg.maxConfigure() {
 		l.giveUp(id)
 		return
@@ -505,6 +508,7 @@ func (l *Link) answerRequest(id layerID, in *incoming, a *answer, b *buffers, su
 	if len(opts) == 0 {
 		code, opts = confNak, a.nak
 		m.failures++
+		m.refused = sum
 	}
 	b.a = append(beginPacket(b.a, code, in.id), opts...)
 	in.reply = endPacket(b.a)
