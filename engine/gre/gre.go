@@ -75,6 +75,7 @@ type Config struct {
 type Stats struct {
 	Received  uint64 // packets with a sequence number
 	Delivered uint64 // handed on, in their turn or tentatively
+	Reordered uint64 // arrived behind a higher number, late ones among them
 	Late      uint64 // dropped: their turn had passed
 	Duplicate uint64 // dropped: received already
 	Jumps     uint64 // dropped: jump too large for one packet
@@ -133,15 +134,21 @@ const (
 // ppd its packet processing delay (§4.4), the first estimate of the round
 // trip. A State in use must be cleared first.
 func (s *State) Init(cfg *Config, peerWindow uint16, ppd int64) {
-	peerWindow = max(peerWindow, 1)
 	*s = State{
-		cfg:       cfg,
-		sendNext:  cfg.First,
-		ackedOut:  cfg.First - 1,
-		maxWindow: peerWindow,
-		window:    peerWindow/2 + peerWindow%2, // §4.2.1
-		rtt:       ppd,
+		cfg:      cfg,
+		sendNext: cfg.First,
+		ackedOut: cfg.First - 1,
+		rtt:      ppd,
 	}
+	s.SetPeerWindow(peerWindow)
+}
+
+// SetPeerWindow sets the peer's receive window once it is known, and starts
+// the window anew (§4.2.1).
+func (s *State) SetPeerWindow(n uint16) {
+	s.maxWindow = max(n, 1)
+	s.window = s.maxWindow/2 + s.maxWindow%2
+	s.credit = 0
 }
 
 // Receive judges a packet with sequence number seq that item stands for (a
@@ -158,6 +165,9 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 	ahead := int32(seq - s.next)
 	switch {
 	case ahead == 0:
+		if s.ring != nil {
+			s.Stats.Reordered++
+		}
 		s.advance(now, seq)
 		s.Stats.Delivered++
 		return false, engine.Pass
@@ -201,9 +211,13 @@ func (s *State) hold(now int64, seq, ahead uint32, item any) (bool, engine.Drop)
 			return s.beyond(seq, item)
 		}
 	}
+	behind := s.ring.highest(s.next) > ahead
 	if d := s.ring.put(seq, now, item); d != engine.Pass {
 		s.count(d)
 		return false, d
+	}
+	if behind {
+		s.Stats.Reordered++
 	}
 	if s.reorderAt == 0 {
 		s.reorderAt = now + s.cfg.ReorderDelay
@@ -291,6 +305,7 @@ func (s *State) count(d engine.Drop) {
 	case engine.GREDuplicate:
 		s.Stats.Duplicate++
 	case engine.GRELate:
+		s.Stats.Reordered++
 		s.Stats.Late++
 	case engine.GREReorderFull:
 		s.Stats.Full++
@@ -315,7 +330,8 @@ func (s *State) settle() {
 // (decrypted to a negotiated protocol with a sane header, or, without
 // encryption, is a PPP packet that makes sense), not sane if it proved forged
 // or corrupt. It commits or takes back a tentative jump, and gives a forged
-// packet's turn back to the genuine one.
+// packet's turn back to the genuine one. A packet that was dropped without
+// showing either (no key, out of sync, late count) is not confirmed at all.
 func (s *State) Confirm(now int64, seq uint32, sane bool) {
 	if s.flags&tentative == 0 {
 		if !sane && s.flags&started != 0 && seq == s.next-1 && s.seen&1 != 0 && s.ring == nil {

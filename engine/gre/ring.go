@@ -96,6 +96,15 @@ func (r *ring) lowest(next uint32, due bool) int {
 	return best
 }
 
+// highest returns how far ahead of next the furthest packet stands, 0 if none
+// waits.
+func (r *ring) highest(next uint32) (ahead uint32) {
+	for i := range r.slot[:r.n] {
+		ahead = max(ahead, r.slot[i].seq-next)
+	}
+	return ahead
+}
+
 // oldest returns when the packet that has waited longest arrived.
 func (r *ring) oldest() int64 {
 	at := int64(NoDeadline)

@@ -1,13 +1,13 @@
 package gre
 
-// Ack takes the acknowledgment number of a received packet (§4.2.5): it opens
+// Acked takes the acknowledgment number of a received packet (§4.2.5): it opens
 // the window, and gives a sample of the round trip. Numbers that were never
 // sent, or are old, change nothing.
 //
 // One packet at a time is timed, so a sample is that of the packet timed, not
 // always of the highest number acknowledged; a late acknowledgment of several
 // packets makes the estimate longer, never shorter.
-func (s *State) Ack(now int64, ack uint32) {
+func (s *State) Acked(now int64, ack uint32) {
 	n := int32(ack - s.ackedOut)
 	if n <= 0 {
 		return
