@@ -13,8 +13,8 @@ import (
 // Plan describes what serve will do, for a person: every setting with where
 // it comes from, the pools, and what is worth a second thought.
 func (c *Config) Plan() string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	var table, b strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	section := ""
 	for _, f := range c.fields() {
 		name := f.key
@@ -36,6 +36,9 @@ func (c *Config) Plan() string {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", name, text, where)
 	}
 	_ = w.Flush() // to a Builder
+	for line := range strings.Lines(table.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 	for _, p := range c.Pools {
 		fmt.Fprintf(&b, "\npool %s: %d addresses", p.Name, p.Size())
 	}
