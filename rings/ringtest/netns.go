@@ -88,6 +88,7 @@ type Iface struct {
 	Index int
 	MAC   [6]byte
 	IP    [4]byte
+	peer  *Iface // at the other end of a veth pair
 }
 
 // NewVeth connects two namespaces by a pair of Ethernet interfaces, "rt0" in
@@ -109,15 +110,16 @@ func NewVeth(t testing.TB, a, b *NS, mtu int) (ia, ib *Iface) {
 			t.Fatalf("veth pair: %v", err)
 		}
 	})
-	for _, i := range []*Iface{ia, ib} {
-		i.Up(t)
-	}
+	ia.Up(t)
+	ia.peer, ib.peer = ib, ia
+	ib.Up(t)
 	ia.Neighbour(t, ib)
 	ib.Neighbour(t, ia)
 	return ia, ib
 }
 
-// Up gives the interface its address and sets it up.
+// Up gives the interface its address and sets it up. Of a pair, the other end
+// is up.
 func (i *Iface) Up(t testing.TB) {
 	t.Helper()
 	i.NS.Do(func() {
@@ -134,6 +136,23 @@ func (i *Iface) Up(t testing.TB) {
 		if err := netlink.LinkSetUp(l); err != nil {
 			t.Fatalf("set %s up: %v", i.Name, err)
 		}
+	})
+	if i.peer != nil {
+		i.ready(t)
+		i.peer.ready(t)
+	}
+}
+
+// ready waits until the interface has a carrier and has noticed: till then its
+// queue swallows packets.
+func (i *Iface) ready(t testing.TB) {
+	t.Helper()
+	wait(t, i.Name+" to have a carrier", func() (up bool) {
+		i.NS.Do(func() {
+			l, err := netlink.LinkByName(i.Name)
+			up = err == nil && l.Attrs().OperState == netlink.OperUp
+		})
+		return up
 	})
 }
 

@@ -170,7 +170,7 @@ func (b *Bench) frame(t *testing.T, p []byte) *rings.Frame {
 	return f
 }
 
-func wait(t *testing.T, what string, done func() bool) {
+func wait(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !done(); {
 		if time.Now().After(end) {

@@ -82,3 +82,14 @@ func (b *Batch) call(nr uintptr, fd, from, to int) (int, unix.Errno) {
 		}
 	}
 }
+
+// Drops returns how many packets a socket has dropped since it was opened
+// because its buffer was full (SO_MEMINFO), modulo 2^32.
+func Drops(fd int) (n uint32, ok bool) {
+	const drops, fields = 8, 9 // SK_MEMINFO_DROPS, SK_MEMINFO_VARS
+	var v [fields]uint32
+	size := uint32(unsafe.Sizeof(v))
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	return v[drops], e == 0 && size == uint32(unsafe.Sizeof(v))
+}
