@@ -75,6 +75,8 @@ func newRootCmd() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
+		newServeCmd(),
+		newDialCmd(),
 		newCheckCmd(),
 		newVersionCmd(),
 	)

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"xpptp/control"
+	"xpptp/control/config"
+)
+
+func newDialCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dial",
+		Short: "Call a PPTP server",
+		Long: `Call a PPTP server, once or many times, with a TUN device for the traffic.
+
+SIGINT and SIGTERM end the calls in order. Without --persist the command ends
+when its last call has ended: with 0 if that was in order, else with 1.`,
+		Example: `  xpptp dial --server vpn.example.net --user alice --password-file pw
+  xpptp dial --server 192.0.2.1 --user alice --password-file pw --default-route --persist`,
+		Args: cobra.NoArgs,
+	}
+	load := config.BindDial(cmd.Flags())
+	output := addOutput(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return usageError(err)
+		}
+		if err := cfg.Preflight(); err != nil {
+			return usageError(err)
+		}
+		pw, err := cfg.Password()
+		if err != nil {
+			return usageError(err)
+		}
+		log := newLogger(cmd.ErrOrStderr(), cfg.Log)
+		c, err := control.NewClient(cfg, pw, log)
+		if err != nil {
+			return err
+		}
+		return dial(cmd, c, output.json(), log)
+	}
+	return cmd
+}
+
+// callJSON is a line of dial -o json.
+type callJSON struct {
+	Event string           `json:"event"` // up, network, down
+	Job   int              `json:"job"`
+	Call  control.CallInfo `json:"call"`
+	// Reason says why a call is over.
+	Reason string `json:"reason,omitempty"`
+}
+
+func dial(cmd *cobra.Command, c *control.Client, asJSON bool, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	events := make(chan control.CallEvent, 4096)
+	c.OnEvent(func(e control.CallEvent) {
+		select {
+		case events <- e:
+		default: // nobody reads: the calls matter more
+		}
+	})
+	if err := c.Start(); err != nil {
+		return err
+	}
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	failures := 0
+	show := func(e control.CallEvent) {
+		if e.Kind == control.EventDown && !e.Orderly() {
+			failures++
+		}
+		if asJSON {
+			_ = enc.Encode(callJSON{Event: e.Kind.String(), Job: e.Call.Job, Call: e.Call, Reason: e.ReasonText()})
+		}
+	}
+	var failed error
+loop:
+	for {
+		select {
+		case e := <-events:
+			show(e)
+		case failed = <-c.Failed():
+			log.Error("stopping", "err", failed)
+			break loop
+		case <-c.Done():
+			break loop
+		case <-ctx.Done():
+			log.Info("stopping", "calls", c.Calls())
+			break loop
+		}
+	}
+	interrupted := ctx.Err() != nil
+	_ = shutdown(func(ctx context.Context) error { return c.Shutdown(ctx) }, log)
+	for len(events) > 0 {
+		show(<-events)
+	}
+	switch {
+	case failed != nil:
+		return failed
+	case failures > 0 && !interrupted:
+		return fmt.Errorf("%d calls did not end in order", failures)
+	}
+	return nil
+}

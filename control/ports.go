@@ -1,0 +1,277 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"xpptp/control/config"
+	"xpptp/control/pool"
+	"xpptp/control/ppp"
+	"xpptp/engine/gre"
+	"xpptp/engine/mppe/multi"
+	"xpptp/engine/wire"
+	"xpptp/rings"
+
+	"xpptp/rings/tpacket"
+	"xpptp/rings/tun"
+	"xpptp/workers"
+)
+
+// framesPerWorker is the pool of one worker: rings, bursts and what waits for
+// reordering all live on it.
+const framesPerWorker = 8192
+
+// ports is everything that packets pass through, opened.
+type ports struct {
+	workers []workers.Config
+	tun     *tun.Device
+	hops    *tmpTable // nil with the raw backend: the kernel routes
+	backend config.IO
+	outside []string
+	open    []rings.Port
+	mtu     int // smallest outside MTU
+}
+
+// openPorts opens the outside and inside ports of all workers.
+func (b *Box) openPorts() (p *ports, err error) {
+	p = &ports{backend: b.common.IO, mtu: rings.MaxMTU}
+	defer func() {
+		if err != nil {
+			p.close()
+			p = nil
+		}
+	}()
+	if p.backend == config.IOAuto {
+		p.backend = config.IOTpacket
+	}
+	if p.outside, err = b.outsideNames(); err != nil {
+		return p, err
+	}
+	for _, name := range p.outside {
+		ifi, err := net.InterfaceByName(name)
+		if err != nil {
+			return p, fmt.Errorf("outside interface %q: %w", name, err)
+		}
+		p.mtu = min(p.mtu, ifi.MTU)
+	}
+	chunk := rings.ChunkSmall
+	if p.mtu > 1700 {
+		chunk = rings.ChunkLarge
+	}
+	cfg := workers.Config{
+		CPU: -1, Pool: rings.NewPoolN(framesPerWorker, chunk), Cipher: multi.Best(),
+		Client: b.serve == nil, ClampMSS: b.common.IP.ClampMSS,
+		CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
+		GRE: gre.Config{
+			First: 1, Window: b.common.GRE.ReceiveWindow,
+			AckDelay: int64(b.common.GRE.AckDelay), ReorderDelay: int64(b.common.GRE.Reorder),
+			LimitWindow: b.common.GRE.Window == config.WindowRFC,
+		},
+	}
+	switch p.backend {
+	case config.IOTpacket:
+		for _, name := range p.outside {
+			port, err := tpacket.Open(tpacket.Config{Interface: name}, cfg.Pool)
+			if err != nil {
+				return p, err
+			}
+			p.open = append(p.open, port)
+			cfg.Outside = append(cfg.Outside, port)
+		}
+		if p.hops = (&tmpTable{p.outside[0]}); err != nil {
+			return p, err
+		}
+	default:
+		return p, fmt.Errorf("io: %q is not available in this build; use auto, tpacket or raw", p.backend)
+	}
+	b.outsideMTU = p.mtu
+	if err := p.openInside(b, &cfg); err != nil {
+		return p, err
+	}
+	p.workers = []workers.Config{cfg}
+	b.log.Info("ports open", "io", p.backend, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher)
+	return p, nil
+}
+
+// openInside makes the TUN device; a server also gives it its address and the
+// routes to its pools.
+func (p *ports) openInside(b *Box, cfg *workers.Config) (err error) {
+	mtu := min(b.common.MTU, p.mtu-greOverhead-4)
+	if p.tun, err = tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu}); err != nil {
+		return err
+	}
+	port, err := p.tun.Port(0, cfg.Pool)
+	if err != nil {
+		return err
+	}
+	p.open = append(p.open, port)
+	cfg.Inside = port
+	if err := p.tun.SetUp(); err != nil {
+		return err
+	}
+	if b.serve == nil {
+		return nil
+	}
+	cfg.LocalV4 = b.serve.Local
+	if err := p.tun.AddAddr(netip.PrefixFrom(b.serve.Local, 32), netip.Addr{}); err != nil {
+		return err
+	}
+	for _, pl := range b.serve.Pools {
+		for _, r := range pl.Ranges {
+			for _, pre := range prefixes(r) {
+				if err := p.tun.AddRoute(pre, b.serve.Local); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if b.common.IPv6 {
+		cfg.LocalV6 = linkLocal(b.iid)
+		if err := p.tun.AddAddr(netip.PrefixFrom(cfg.LocalV6, 64), netip.Addr{}); err != nil {
+			b.log.Warn("no IPv6 inside", "err", err)
+		}
+	}
+	return nil
+}
+
+func linkLocal(iid uint64) netip.Addr {
+	var id [8]byte
+	for i := range id {
+		id[i] = byte(iid >> (56 - 8*i))
+	}
+	return netip.AddrFrom16(wire.LinkLocal6(id))
+}
+
+// outsideNames are the interfaces to listen on for GRE: those configured, else
+// those that carry the addresses of the control connections.
+func (b *Box) outsideNames() ([]string, error) {
+	if len(b.common.Outside) > 0 {
+		return b.common.Outside, nil
+	}
+	var want []netip.Addr
+	if b.serve != nil {
+		for _, a := range b.serve.Listen {
+			want = append(want, a.Addr())
+		}
+	} else {
+		want = b.dialFrom
+	}
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("interfaces: %w", err)
+	}
+	var names []string
+	for _, i := range ifs {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			ipn, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			addr, _ := netip.AddrFromSlice(ipn.IP)
+			addr = addr.Unmap()
+			if !addr.Is4() || i.Flags&net.FlagUp == 0 {
+				continue
+			}
+			if matches(want, addr) {
+				names = append(names, i.Name)
+				break
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("outside: no interface has an address of %v; name the interface", want)
+	}
+	return names, nil
+}
+
+func matches(want []netip.Addr, addr netip.Addr) bool {
+	for _, w := range want {
+		if w == addr || w.IsUnspecified() {
+			return true
+		}
+	}
+	return false
+}
+
+// prefixes covers a range exactly, with as few prefixes as possible.
+func prefixes(r pool.Range) (out []netip.Prefix) {
+	first, last := toInt(r.First), toInt(r.Last)
+	for first <= last {
+		bits := 32
+		for bits > 0 {
+			size := uint64(1) << (33 - bits) // of the next larger prefix
+			if first%size != 0 || first+size-1 > last {
+				break
+			}
+			bits--
+		}
+		out = append(out, netip.PrefixFrom(fromInt(first), bits))
+		first += 1 << (32 - bits)
+	}
+	return out
+}
+
+func toInt(a netip.Addr) uint64 {
+	b := a.As4()
+	return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+}
+
+func fromInt(n uint64) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+// rawHop is the next hop of a backend that leaves routing to the kernel.
+type rawHop struct{}
+
+// Header implements workers.Hop.
+func (rawHop) Header(*[18]byte) (n, ifindex int, st workers.HopState) { return 0, 0, workers.HopReady }
+
+// hop returns the way to a peer.
+func (b *Box) hop(local, peer netip.Addr) workers.Hop {
+	if b.ports.hops == nil {
+		return rawHop{}
+	}
+	return b.ports.hops.Hop(peer)
+}
+
+// networkUp makes the kernel route a call's inside traffic to us: at a server
+// when no pool's route covers the address, at a client always.
+func (b *Box) networkUp(k *call, p *ppp.NetParams) {
+	if k.client {
+		b.clientUp(k, p)
+		return
+	}
+	if p.Family == ppp.IPv4 && p.Peer.IsValid() && !b.addr.covered(p.Peer) {
+		if err := b.ports.tun.AddRoute(netip.PrefixFrom(p.Peer, 32), b.serve.Local); err != nil {
+			k.log.Error("no route to the client", "err", err)
+		}
+	}
+}
+
+// networkDown takes back what networkUp did.
+func (b *Box) networkDown(k *call, p *ppp.NetParams) {
+	if k.client {
+		b.clientDown(k, p)
+		return
+	}
+	if p.Family == ppp.IPv4 && p.Peer.IsValid() && !b.addr.covered(p.Peer) {
+		if err := b.ports.tun.DelRoute(netip.PrefixFrom(p.Peer, 32)); err != nil {
+			k.log.Warn("route to the client not removed", "err", err)
+		}
+	}
+}
+
+// close closes all ports; frames still with them go back to their pools.
+func (p *ports) close() {
+	for _, o := range p.open {
+		_ = o.Close()
+	}
+	if p.tun != nil {
+		_ = p.tun.Close()
+	}
+	if p.hops != nil {
+		_ = p.hops.Close()
+	}
+}

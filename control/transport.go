@@ -1,0 +1,67 @@
+package control
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+
+	"xpptp/control/sock"
+)
+
+// transport carries a control connection's octets. Writes never block.
+type transport interface {
+	// TryWrite writes what can be written now; n < len(b) means "later".
+	TryWrite(b []byte) (n int, err error)
+	// WaitWritable blocks until more can be written, or the transport is closed.
+	WaitWritable() error
+	Close() error
+}
+
+// readChunk is how much is read from a control connection at a time; the
+// longest message has 220 octets, and most have fewer.
+const readChunk = 512
+
+// serveTCP hands an open TCP connection to the loop: a goroutine of its own
+// reads and posts, and writes only when the peer reads slowly.
+func (l *Loop) serveTCP(nc *net.TCPConn, originator bool, up func(*conn)) error {
+	st, err := sock.NewStream(nc)
+	if err != nil {
+		return err
+	}
+	local := nc.LocalAddr().(*net.TCPAddr).AddrPort()
+	remote := nc.RemoteAddr().(*net.TCPAddr).AddrPort()
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	l.post(func() {
+		c := l.addConn(st, originator, local, remote)
+		if up != nil {
+			up(c)
+		}
+		go c.read(st)
+	})
+	return nil
+}
+
+// read posts what arrives until the connection ends.
+func (c *conn) read(r io.Reader) {
+	buf := make([]byte, readChunk)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			b := append([]byte(nil), buf[:n]...)
+			done := make(chan struct{})
+			// One chunk at a time: a peer that floods waits for the loop, in
+			// TCP's own window.
+			c.l.post(func() { c.input(b); close(done) })
+			<-done
+		}
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				err = nil
+			}
+			c.l.post(func() { c.lost(err) })
+			return
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package workers
+
+import (
+	"net/netip"
+
+	"xpptp/engine"
+	"xpptp/engine/gre"
+	"xpptp/engine/mppe"
+	"xpptp/engine/session"
+	"xpptp/engine/wire"
+	"xpptp/rings"
+)
+
+// HopState says whether a next hop can be sent to.
+type HopState uint8
+
+const (
+	HopPending HopState = iota // being resolved: hold a few packets back
+	HopReady
+	HopFailed // no route, or the neighbour does not answer
+)
+
+// Hop tells how to reach a peer: which outside port, and the link header in
+// front of the IP packet. It is asked for every burst, so it must be cheap
+// and must not block. rings/nexthop has the real one.
+type Hop interface {
+	// Header copies the link header (0 to 18 bytes) to b and returns its
+	// length and the interface index of the port.
+	Header(b *[18]byte) (n, ifindex int, state HopState)
+}
+
+// Call is the worker's record of one session. Control makes it, hands it over
+// with Add, and from then on only reads the fields that never change.
+type Call struct {
+	session.Session
+	Hop Hop
+	// Control is control's own record; the worker does not look at it.
+	Control any
+
+	timer   Timer
+	touched bool // received something in this burst: an acknowledgement may be due
+	added   bool
+	ipID    uint16
+	copyDF  bool
+	ip      [20]byte // outer header, total length and ID zero, checksum folded over the rest
+	pending []*rings.Frame
+	tries   int
+}
+
+// maxPending bounds the packets that wait for a call's next hop.
+const maxPending = 4
+
+// CallParams is what a call begins with.
+type CallParams struct {
+	Local, Peer netip.Addr // outside addresses, IPv4
+	CallID      uint16
+	PeerCallID  uint16
+	PeerKnown   bool
+	Client      bool
+	Encrypt     session.Encryption
+	// GRE is shared by the calls of a worker: Worker.GREConfig.
+	GRE        *gre.Config
+	PeerWindow uint16 // the receive window the peer advertised
+	TTL, TOS   uint8
+	DF         bool // of the outer header
+	CopyDF     bool // take it from the inside packet
+	Hop        Hop
+	Control    any
+}
+
+// NewCall makes the record of a call.
+func NewCall(p *CallParams) *Call {
+	c := &Call{Hop: p.Hop, Control: p.Control}
+	c.Owner = c
+	c.timer.Owner = c
+	c.Local, c.Peer = p.Local.As4(), p.Peer.As4()
+	c.CallID, c.PeerCallID, c.PeerKnown = p.CallID, p.PeerCallID, p.PeerKnown
+	c.Client, c.Encrypt = p.Client, p.Encrypt
+	c.Room = 1400
+	c.copyDF = p.CopyDF
+	c.GRE.Init(p.GRE, p.PeerWindow, 0)
+	wire.PutIPv4(c.ip[:], &wire.IPv4Fields{
+		TOS: p.TOS, TTL: p.TTL, Protocol: wire.ProtoGRE, Src: c.Local, Dst: c.Peer, DF: p.DF,
+	})
+	return c
+}
+
+// The commands. Each is posted by control, in order, and carried out by the
+// worker between two bursts.
+
+// Add puts a call into the tables; done, if not nil, hears whether its key was
+// free. It runs on the worker.
+func (w *Worker) Add(c *Call, done func(ok bool)) {
+	w.Post(func() {
+		c.added = w.table.Insert(&c.Session)
+		if done != nil {
+			done(c.added)
+		}
+	})
+}
+
+// Remove takes a call out, returns its frames, and confirms: only then are
+// its address and call ID free. done runs on the worker, with the final
+// statistics.
+func (w *Worker) Remove(c *Call, done func(session.Stats, gre.Stats)) {
+	w.Post(func() {
+		if c.added {
+			w.table.Remove(&c.Session)
+			c.added = false
+		}
+		w.wheel.Stop(&c.timer)
+		c.GRE.Clear(func(it any) { w.drop(it.(*rings.Frame), c, engine.GREReorderClear) })
+		for _, f := range c.pending {
+			w.drop(f, c, engine.SessionGone)
+		}
+		c.pending = nil
+		c.UpV4, c.UpV6, c.PeerKnown = false, false, false
+		if done != nil {
+			done(c.Stats, c.GRE.Stats)
+		}
+	})
+}
+
+// SetPeer opens the way to the peer: its call ID and window became known.
+func (w *Worker) SetPeer(c *Call, id, window uint16) {
+	w.Post(func() {
+		c.PeerCallID, c.PeerKnown = id, true
+		c.GRE.SetPeerWindow(window)
+	})
+}
+
+// SetFraming sets what LCP agreed on: the framing the peer takes and the
+// largest inside packet it may be sent.
+func (w *Worker) SetFraming(c *Call, acfc, pfc bool, room uint16) {
+	w.Post(func() { c.ACFC, c.PFC, c.Room = acfc, pfc, room })
+}
+
+// SetEncryption sets the policy for plain data.
+func (w *Worker) SetEncryption(c *Call, e session.Encryption) {
+	w.Post(func() { c.Encrypt = e })
+}
+
+// OpenReceive sets the receive key. What was held for reordering belongs to
+// the time before and is let go.
+func (w *Worker) OpenReceive(c *Call, p mppe.Params) {
+	w.Post(func() {
+		c.GRE.Clear(func(it any) { w.drop(it.(*rings.Frame), c, engine.GREReorderClear) })
+		c.RxOpen = c.Rx.Init(&p) == nil
+		c.Tx.Follow(&c.Rx)
+	})
+}
+
+// OpenTransmit sets the send key: from here on all data is encrypted.
+func (w *Worker) OpenTransmit(c *Call, p mppe.Params) {
+	w.Post(func() {
+		c.TxOpen = c.Tx.Init(&p) == nil
+		c.Tx.Follow(&c.Rx)
+	})
+}
+
+// CloseEncryption forgets both keys.
+func (w *Worker) CloseEncryption(c *Call) {
+	w.Post(func() { c.RxOpen, c.TxOpen = false, false })
+}
+
+// FlushTransmit answers a CCP Reset-Request: the next packet re-synchronises.
+// id is the request's identifier.
+func (w *Worker) FlushTransmit(c *Call, id uint8) {
+	w.Post(func() {
+		if c.TxOpen {
+			c.Tx.Flush(id)
+		}
+	})
+}
+
+// NetworkUp opens a network protocol: addr is the inside address that the
+// session is found by (the far end's for a server, ours for a client).
+func (w *Worker) NetworkUp(c *Call, addr netip.Addr) {
+	w.Post(func() {
+		if !c.added {
+			return
+		}
+		if addr.Is4() {
+			w.table.BindV4(&c.Session, addr)
+			c.UpV4 = true
+		} else {
+			w.table.BindV6(&c.Session, addr)
+			c.UpV6 = true
+		}
+	})
+}
+
+// NetworkDown closes a network protocol.
+func (w *Worker) NetworkDown(c *Call, v6 bool) {
+	w.Post(func() {
+		if v6 {
+			w.table.UnbindV6(&c.Session)
+			c.UpV6 = false
+		} else {
+			w.table.UnbindV4(&c.Session)
+			c.UpV4 = false
+		}
+	})
+}
+
+// SendPPP sends a control frame: proto and info, never encrypted. LCP goes
+// out with FF 03 and two bytes of protocol whatever was negotiated
+// (RFC 1661 §6.5, §6.6). info is copied.
+func (w *Worker) SendPPP(c *Call, proto uint16, info []byte) {
+	p := append([]byte(nil), info...)
+	w.Post(func() { w.sendControl(c, proto, p) })
+}

@@ -1,0 +1,272 @@
+package workers
+
+import (
+	"xpptp/engine"
+	"xpptp/engine/mppe"
+	"xpptp/engine/session"
+	"xpptp/engine/wire"
+	"xpptp/rings"
+)
+
+// From the outside to the inside: parse, sequence, decrypt, check, forward.
+
+// parse finds a frame's session and takes it through GRE's sequencing. What is
+// deliverable is appended to w.ready.
+func (w *Worker) parse(f *rings.Frame, ethernet bool) {
+	b := f.Data()
+	if ethernet {
+		off, etherType, d := wire.L3Offset(b)
+		if d == engine.Pass && etherType != wire.EtherTypeIPv4 {
+			d = engine.NotIPv4
+		}
+		if d != engine.Pass {
+			w.drop(f, nil, d)
+			return
+		}
+		b = b[off:]
+	}
+	ip, d := wire.ParseIPv4(b)
+	if d != engine.Pass {
+		w.drop(f, nil, d)
+		return
+	}
+	if ip.IsFragment() {
+		w.drop(f, nil, engine.Fragment)
+		return
+	}
+	if ip.Protocol() != wire.ProtoGRE {
+		w.drop(f, nil, engine.NotGRE)
+		return
+	}
+	g, d := wire.ParseGRE(ip.Payload())
+	if d != engine.Pass {
+		w.drop(f, nil, d)
+		return
+	}
+	s, known := w.table.Lookup(g.CallID(), ip.Dst(), ip.Src())
+	if s == nil {
+		d = engine.UnknownCall
+		if known {
+			d = engine.WrongPeer
+		}
+		w.drop(f, nil, d)
+		return
+	}
+	c := s.Owner.(*Call)
+	if g.HasAck() {
+		c.GRE.Acked(w.now, g.Ack())
+	}
+	if !g.HasSeq() {
+		w.drop(f, c, engine.GREAckOnly)
+		return
+	}
+	w.touch(c)
+	setView(f, g.Payload())
+	held, d := c.GRE.Receive(w.now, g.Seq(), f)
+	if d != engine.Pass {
+		w.drop(f, c, d)
+		return
+	}
+	if !held {
+		w.ready = append(w.ready, arrival{f: f, c: c, seq: g.Seq()})
+	}
+	w.release(c)
+}
+
+// release moves what is in order to w.ready.
+func (w *Worker) release(c *Call) {
+	for {
+		seq, it, ok := c.GRE.Next(w.now)
+		if !ok {
+			return
+		}
+		w.ready = append(w.ready, arrival{f: it.(*rings.Frame), c: c, seq: seq})
+	}
+}
+
+// setView makes the frame's packet the slice p of its own chunk.
+func setView(f *rings.Frame, p []byte) {
+	f.Reset(len(f.Chunk())-cap(p), len(p))
+}
+
+// touch notes that a call received something in this turn.
+func (w *Worker) touch(c *Call) {
+	if !c.touched {
+		c.touched = true
+		w.acks = append(w.acks, c)
+	}
+}
+
+// deliver takes the ready frames, PPP inside, through decryption and to the
+// inside port.
+func (w *Worker) deliver() {
+	if len(w.ready) == 0 {
+		return
+	}
+	w.rxJobs = w.rxJobs[:0]
+	data := w.ready[:0] // filtered in place: what remains is data
+	for i := range w.ready {
+		if a := w.ready[i]; w.classify(&a) {
+			data = append(data, a)
+		}
+	}
+	w.mppe.Open(w.now, w.rxJobs)
+	job := 0
+	for i := range data {
+		a := &data[i]
+		d := engine.Pass
+		if a.encrypted {
+			j := &w.rxJobs[job]
+			job++
+			if j.Reset {
+				w.puntReset(a.c)
+			}
+			if d = j.Drop; d == engine.Pass {
+				p := j.Data[mppe.HeaderLen:]
+				proto, n := wire.PPPProtocol(p)
+				a.proto = proto
+				setView(a.f, p[n:])
+			}
+		}
+		if d == engine.Pass {
+			d = w.forward(a.c, a.f, a.proto)
+		}
+		// A packet whose inside makes no sense must not move the sequence on.
+		a.c.GRE.Confirm(w.now, a.seq, d != engine.MPPEInsane && d != engine.InnerBad && d != engine.InnerShort)
+		if d != engine.Pass {
+			w.drop(a.f, a.c, d)
+		}
+	}
+	w.ready = w.ready[:0]
+}
+
+// classify looks at the PPP protocol. It reports true for data, whose view is
+// then what follows the protocol field; everything else has been dealt with.
+func (w *Worker) classify(a *arrival) bool {
+	c, f := a.c, a.f
+	proto, info, d := wire.ParsePPP(f.Data())
+	if d != engine.Pass {
+		c.GRE.Confirm(w.now, a.seq, false)
+		w.drop(f, c, d)
+		return false
+	}
+	a.proto = proto
+	switch {
+	case proto == wire.PPPMPPE && c.RxOpen:
+		a.encrypted = true
+		setView(f, info)
+		w.rxJobs = append(w.rxJobs, mppe.RxJob{Rx: &c.Rx, Data: info})
+		return true
+	case proto == wire.PPPMPPE:
+		d = engine.MPPENoKey
+	case proto == wire.PPPIPv4 || proto == wire.PPPIPv6:
+		if c.Encrypt != session.Required {
+			setView(f, info)
+			return true
+		}
+		d = engine.MPPEPlain
+	default:
+		d = w.punt(c, proto, info)
+	}
+	c.GRE.Confirm(w.now, a.seq, true)
+	if d == engine.Pass {
+		f.Free()
+	} else {
+		w.drop(f, c, d)
+	}
+	return false
+}
+
+// forward checks an inside packet and queues it for the inside port. On a
+// drop the frame is still the caller's.
+func (w *Worker) forward(c *Call, f *rings.Frame, proto uint16) engine.Drop {
+	var d engine.Drop
+	switch proto {
+	case wire.PPPIPv4:
+		d = w.checkV4(c, f)
+	case wire.PPPIPv6:
+		d = w.checkV6(c, f)
+	default:
+		d = engine.PPPProtocol
+	}
+	if d != engine.Pass {
+		return d
+	}
+	if w.cfg.ClampMSS {
+		wire.ClampMSS(f.Data(), c.Room-40, c.Room-60)
+	}
+	c.Stats.RxPackets++
+	c.Stats.RxBytes += uint64(f.Len())
+	w.in = append(w.in, f)
+	return engine.Pass
+}
+
+// checkV4 checks an inside packet and cuts padding. A server's call may send
+// only from its own address; what a client receives must be for it.
+func (w *Worker) checkV4(c *Call, f *rings.Frame) engine.Drop {
+	ip, d := wire.ParseIPv4(f.Data())
+	if d != engine.Pass {
+		return inner(d)
+	}
+	if !c.UpV4 {
+		return engine.PPPNotOpen
+	}
+	mine := c.InV4.As4()
+	if c.Client {
+		if dst := ip.Dst(); dst != mine && !wire.IsMulticast4(dst) && dst != [4]byte{255, 255, 255, 255} {
+			return engine.InnerDestination
+		}
+	} else if ip.Src() != mine {
+		return engine.InnerSource
+	}
+	f.Trim(len(ip))
+	return engine.Pass
+}
+
+func (w *Worker) checkV6(c *Call, f *rings.Frame) engine.Drop {
+	ip, d := wire.ParseIPv6(f.Data())
+	if d != engine.Pass {
+		return inner(d)
+	}
+	if !c.UpV6 {
+		return engine.PPPNotOpen
+	}
+	mine := c.InV6.As16()
+	if c.Client {
+		if dst := ip.Dst(); dst != mine && !wire.IsMulticast6(dst) {
+			return engine.InnerDestination
+		}
+	} else if ip.Src() != mine {
+		return engine.InnerSource
+	}
+	f.Trim(len(ip))
+	return engine.Pass
+}
+
+// inner renames what is wrong with an IP header when the header is an inside one.
+func inner(d engine.Drop) engine.Drop {
+	if d == engine.ShortPacket {
+		return engine.InnerShort
+	}
+	return engine.InnerBad
+}
+
+// punt hands a PPP frame to control, within the call's allowance.
+func (w *Worker) punt(c *Call, proto uint16, info []byte) engine.Drop {
+	if !c.TakePunt(w.now) {
+		return engine.PuntRate
+	}
+	c.Stats.RxControl++
+	if !w.punts.put(c, PuntPPP, proto, info) {
+		return engine.PuntFull
+	}
+	w.punts.wake()
+	return engine.Pass
+}
+
+// puntReset asks control to send a CCP Reset-Request.
+func (w *Worker) puntReset(c *Call) {
+	if w.punts.put(c, PuntReset, 0, nil) {
+		w.punts.wake()
+	}
+}

@@ -1,0 +1,108 @@
+package workers
+
+import (
+	"math"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// idlePolls is how many empty turns an adaptive worker makes before it sleeps.
+const idlePolls = 200
+
+// maxSleep bounds one sleep, so that a lost wake-up could only delay.
+const maxSleep = time.Second
+
+// wakeFD is an eventfd that ends a worker's poll(2).
+type wakeFD struct{ fd int }
+
+func (e *wakeFD) open() (err error) {
+	e.fd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	return err
+}
+
+func (e *wakeFD) wake() { _, _ = unix.Write(e.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+func (e *wakeFD) drain() {
+	var b [8]byte
+	_, _ = unix.Read(e.fd, b[:])
+}
+
+// Run polls until Stop, or until a port is gone: then it returns that error.
+// It occupies the calling goroutine's thread, pinned to the configured core.
+// clock is the monotonic clock in nanoseconds.
+func (w *Worker) Run(clock func() int64) error {
+	runtime.LockOSThread()
+	if w.cfg.CPU >= 0 {
+		var set unix.CPUSet
+		set.Set(w.cfg.CPU)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return err
+		}
+		// The thread keeps its affinity: it ends with the goroutine.
+	} else {
+		defer runtime.UnlockOSThread()
+	}
+	fds := w.pollSet()
+	idle := 0
+	for !w.stop.Load() {
+		if w.Step(clock()) {
+			idle = 0
+			continue
+		}
+		if w.down != nil {
+			return w.down
+		}
+		idle++
+		if w.cfg.Mode == Spin || w.cfg.Mode == Adaptive && idle < idlePolls {
+			continue
+		}
+		w.sleep(fds, clock)
+	}
+	w.Step(clock()) // what was posted before Stop is done
+	return nil
+}
+
+// sleep waits in poll(2) for a port, a command or the next deadline.
+func (w *Worker) sleep(fds []unix.PollFd, clock func() int64) {
+	// No lost wake-up: whoever posts after this store writes to the eventfd;
+	// what was posted before is seen by the load below.
+	w.sleeping.Store(true)
+	defer w.sleeping.Store(false)
+	if w.mail.pending.Load() || w.stop.Load() {
+		return
+	}
+	d := maxSleep
+	if next := w.wheel.Next(); next != math.MaxInt64 {
+		d = min(d, time.Duration(next-clock()))
+	}
+	if d <= 0 {
+		return
+	}
+	w.loops.Sleeps++
+	ts := unix.NsecToTimespec(int64(d))
+	_, _ = unix.Ppoll(fds, &ts, nil)
+	if fds[0].Revents != 0 {
+		w.wakefd.drain()
+	}
+}
+
+func (w *Worker) pollSet() []unix.PollFd {
+	fds := []unix.PollFd{{Fd: int32(w.wakefd.fd), Events: unix.POLLIN}}
+	for _, p := range w.ports() {
+		if fd := p.FD(); fd >= 0 {
+			fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	return fds
+}
+
+// Stop makes Run return after its current turn.
+func (w *Worker) Stop() {
+	w.stop.Store(true)
+	w.wakefd.wake()
+}
+
+// Close releases what New took; the worker must not be running.
+func (w *Worker) Close() { _ = unix.Close(w.wakefd.fd) }

@@ -1,0 +1,306 @@
+// Package workers drives the data plane: one poll loop per worker, which owns
+// its ports, its sessions and its pool of frames. Control talks to a worker
+// through its mailbox (Post and the commands in call.go), the worker talks
+// back through the punt ring; nothing else is shared.
+package workers
+
+import (
+	"math"
+	"net/netip"
+	"sync/atomic"
+
+	"xpptp/engine"
+	"xpptp/engine/gre"
+	"xpptp/engine/mppe"
+	"xpptp/engine/mppe/multi"
+	"xpptp/engine/session"
+	"xpptp/rings"
+)
+
+// Mode says what a worker does when it finds nothing.
+type Mode uint8
+
+const (
+	// Adaptive spins for a short while after the last packet, then sleeps in poll(2).
+	Adaptive Mode = iota
+	// Spin never sleeps.
+	Spin
+	// Interrupt sleeps whenever there is nothing.
+	Interrupt
+)
+
+// Burst is the number of frames taken from a port at a time.
+const Burst = 64
+
+// Config is what a worker is made of. The worker owns the ports' data side;
+// whoever made them closes them after Run has returned.
+type Config struct {
+	ID      int
+	Pool    *rings.Pool
+	Outside []rings.Port // IP protocol 47, of one or more interfaces
+	Side    rings.Port   // what the kernel reassembled; may be nil
+	Inside  rings.Port   // IP packets of the subscribers
+	Cipher  multi.Way
+	Mode    Mode
+	CPU     int // core to pin to, -1 for none
+
+	// Client looks inside packets up by source address (client role); a
+	// single call takes all.
+	Client bool
+	// LocalV4 and LocalV6 are our own inside addresses: ICMP errors come from them.
+	LocalV4, LocalV6 netip.Addr
+	// CopyDSCP and CopyECN carry the inner marks to the outer header.
+	CopyDSCP, CopyECN bool
+	// GRE is what the calls have in common; Buffers is filled in by New.
+	GRE gre.Config
+	// ClampMSS lowers the MSS of TCP SYNs to the call's room.
+	ClampMSS bool
+}
+
+// Worker is one poll loop. Only Post, Punts, Wake and Snapshot may be called
+// from other goroutines.
+type Worker struct {
+	cfg   Config
+	table *session.Table
+	wheel *Wheel
+	mppe  *mppe.Engine
+	mail  mailbox
+	punts *puntRing
+	drops engine.Counters
+	loops Loops
+
+	rx     [Burst]*rings.Frame
+	ready  []arrival
+	rxJobs []mppe.RxJob
+	txJobs []mppe.TxJob
+	sealed []departure
+	acks   []*Call
+	in     []*rings.Frame
+	out    [][]*rings.Frame // per outside port
+	outIdx []int            // interface index of each outside port
+	icmp   icmpBucket
+	icmpID uint16
+	now    int64
+	down   error // a port is gone
+
+	sleeping atomic.Bool
+	wakefd   wakeFD
+	stop     atomic.Bool
+}
+
+// Loops counts what the poll loop did.
+type Loops struct {
+	Polls, Busy, Sleeps uint64
+}
+
+// arrival is a frame on its way in, GRE header off: a PPP frame.
+type arrival struct {
+	f         *rings.Frame
+	c         *Call
+	seq       uint32
+	proto     uint16 // PPP protocol
+	encrypted bool
+}
+
+// departure is a frame on its way out: PPP inside, GRE still to come.
+type departure struct {
+	f   *rings.Frame
+	c   *Call
+	tos uint8
+	df  bool // outer DF
+	job int  // index into txJobs, -1 if plain
+}
+
+// The bound on frames that wait for their turn: so many calls at once, so many
+// frames each.
+const (
+	reorderBuffers = 64
+	reorderSlots   = 64
+)
+
+// GREConfig returns the configuration to make this worker's calls with.
+func (w *Worker) GREConfig() *gre.Config { return &w.cfg.GRE }
+
+// New makes a worker. now is the monotonic time at which it starts.
+func New(cfg Config, now int64) (*Worker, error) {
+	w := &Worker{
+		cfg:   cfg,
+		table: session.NewTable(),
+		wheel: NewWheel(500_000, 512, now),
+		mppe:  mppe.New(cfg.Cipher),
+		punts: newPuntRing(1024),
+		now:   now,
+	}
+	w.cfg.GRE.Buffers = gre.NewBuffers(reorderBuffers, reorderSlots)
+	for _, p := range cfg.Outside {
+		w.out = append(w.out, make([]*rings.Frame, 0, 2*Burst))
+		w.outIdx = append(w.outIdx, p.Info().Index)
+	}
+	if err := w.wakefd.open(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Step is one turn of the poll loop. It reports whether there was anything to do.
+func (w *Worker) Step(now int64) bool {
+	w.now = now
+	busy := false
+	for _, p := range w.cfg.Outside {
+		busy = w.fromOutside(p) || busy
+	}
+	if w.cfg.Side != nil {
+		busy = w.fromOutside(w.cfg.Side) || busy
+	}
+	busy = w.fromInside() || busy
+	busy = w.mail.run() || busy
+	w.wheel.Advance(now, w.timer)
+	w.flush()
+	w.loops.Polls++
+	if busy {
+		w.loops.Busy++
+	}
+	return busy
+}
+
+// fromOutside takes a burst from an outside port through all stages.
+func (w *Worker) fromOutside(p rings.Port) bool {
+	n, err := p.Recv(w.rx[:])
+	if err != nil {
+		w.down = err
+	}
+	ethernet := p.Info().Link == rings.LinkEthernet
+	for _, f := range w.rx[:n] {
+		w.parse(f, ethernet)
+	}
+	w.deliver()
+	return n > 0
+}
+
+// fromInside takes a burst from the inside port through all stages.
+func (w *Worker) fromInside() bool {
+	n, err := w.cfg.Inside.Recv(w.rx[:])
+	if err != nil {
+		w.down = err
+	}
+	for _, f := range w.rx[:n] {
+		w.route(f)
+	}
+	w.seal()
+	return n > 0
+}
+
+// flush hands everything collected in this turn to the ports.
+func (w *Worker) flush() {
+	w.acknowledge()
+	for i, p := range w.cfg.Outside {
+		w.out[i] = w.push(p, w.out[i])
+	}
+	w.in = w.push(w.cfg.Inside, w.in)
+}
+
+func (w *Worker) push(p rings.Port, fs []*rings.Frame) []*rings.Frame {
+	if len(fs) > 0 {
+		n, err := p.Send(fs)
+		d := engine.TxFull
+		if err != nil {
+			w.down, d = err, engine.PortDown
+		}
+		for _, f := range fs[n:] {
+			w.drops[d]++
+			f.Free()
+		}
+	}
+	if err := p.Flush(); err != nil {
+		w.down = err
+	}
+	return fs[:0]
+}
+
+// timer is called when a call's earliest deadline has come.
+func (w *Worker) timer(t *Timer) {
+	c := t.Owner.(*Call)
+	w.expire(c)
+	w.rearm(c)
+}
+
+// rearm sets a call's timer to its next deadline.
+func (w *Worker) rearm(c *Call) {
+	at := c.GRE.Deadline()
+	if len(c.pending) > 0 {
+		at = min(at, w.now+hopRetry)
+	}
+	if at == math.MaxInt64 {
+		w.wheel.Stop(&c.timer)
+	} else {
+		w.wheel.Set(&c.timer, at)
+	}
+}
+
+// drop ends a frame's way under a name. c may be nil.
+func (w *Worker) drop(f *rings.Frame, c *Call, d engine.Drop) {
+	w.drops[d]++
+	if c != nil {
+		c.Stats.Drops++
+	}
+	f.Free()
+}
+
+// Post hands the worker a command. Commands are carried out in order, between
+// two bursts, and none is ever dropped. Safe from any goroutine.
+func (w *Worker) Post(f func()) {
+	w.mail.post(f)
+	if w.sleeping.Load() {
+		w.wakefd.wake()
+	}
+}
+
+// OnPunt sets the function that is called (on the worker) after punts were
+// added; it must not block. Set it before Run.
+func (w *Worker) OnPunt(wake func()) { w.punts.wake = wake }
+
+// Punts gives every waiting punt to f, in order, and returns how many there
+// were. One goroutine, the control loop, may call it.
+func (w *Worker) Punts(f func(*Punt)) int { return w.punts.drain(f) }
+
+// State is a copy of a worker's counters.
+type State struct {
+	ID       int
+	Sessions int
+	Drops    engine.Counters
+	Loops    Loops
+	Free     int // frames in the pool
+	Frames   int // frames the pool was made with
+	Ports    []rings.Info
+	Stats    []rings.Stats // per port: outside, side, inside
+}
+
+// Snapshot posts a command that hands done a copy of the counters; done runs
+// on the worker.
+func (w *Worker) Snapshot(done func(State)) { w.Post(func() { done(w.State()) }) }
+
+// State returns the counters. Only on the worker, or when it does not run.
+func (w *Worker) State() State {
+	s := State{
+		ID: w.cfg.ID, Sessions: w.table.Len(), Drops: w.drops, Loops: w.loops,
+		Free: w.cfg.Pool.Free(), Frames: w.cfg.Pool.Size(),
+	}
+	for _, p := range w.ports() {
+		s.Ports = append(s.Ports, p.Info())
+		s.Stats = append(s.Stats, p.Stats())
+	}
+	return s
+}
+
+// CallState posts a command that hands done a copy of a call's counters.
+func (w *Worker) CallState(c *Call, done func(session.Stats, gre.Stats)) {
+	w.Post(func() { done(c.Stats, c.GRE.Stats) })
+}
+
+func (w *Worker) ports() []rings.Port {
+	ps := append([]rings.Port(nil), w.cfg.Outside...)
+	if w.cfg.Side != nil {
+		ps = append(ps, w.cfg.Side)
+	}
+	return append(ps, w.cfg.Inside)
+}
