@@ -12,6 +12,7 @@ import (
 	"xpptp/rings"
 	"xpptp/rings/ringtest"
 	"xpptp/rings/tpacket"
+	"xpptp/rings/tun"
 )
 
 // bench is a port on one end of a veth pair and a wire on the other.
@@ -114,6 +115,61 @@ func TestConformance(t *testing.T) {
 				v.near.NS.Do(func() { p, err = tpacket.Open(tpacket.Config{Interface: v.near.Name, Ring: 256}, v.pools[0]) })
 				return p, err
 			},
+		}
+	})
+}
+
+// An interface without link headers: a TUN device, we at its other end too.
+func TestConformanceIP(t *testing.T) {
+	ringtest.Run(t, func(t *testing.T) *ringtest.Bench {
+		ns := ringtest.NewNS(t)
+		pool := rings.NewPoolN(1024, rings.ChunkSmall)
+		farPool := rings.NewPoolN(256, rings.ChunkSmall)
+		near := &ringtest.Iface{NS: ns, Name: "rt-ip", IP: [4]byte{10, 77, 1, 1}}
+		var port *tpacket.Port
+		var far *tun.Port
+		open := func() (p *tpacket.Port, err error) {
+			ns.Do(func() { p, err = tpacket.Open(tpacket.Config{Interface: near.Name, Ring: 256}, pool) })
+			return p, err
+		}
+		ns.Do(func() {
+			d, err := tun.Create(tun.Config{Name: near.Name, MTU: 1500, Queue: 2000})
+			if err != nil {
+				t.Skipf("needs TUN devices: %v", err)
+			}
+			defer d.Close()
+			if far, err = d.Port(0, farPool); err != nil {
+				t.Fatal(err)
+			}
+		})
+		near.Up(t)
+		port, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := port.Info(); i.Link != rings.LinkIP {
+			t.Fatalf("Info: %+v", i)
+		}
+		t.Cleanup(func() { _ = port.Close(); _ = far.Close() })
+		one := make([]*rings.Frame, 1)
+		return &ringtest.Bench{
+			Port: port, Pool: pool, Ring: 256, Local: near.IP, Remote: [4]byte{10, 77, 1, 2},
+			Inject: func(p []byte) error {
+				one[0] = farPool.Get()
+				one[0].Set(p)
+				_, err := far.Send(one)
+				return err
+			},
+			Capture: func() []byte {
+				if n, _ := far.Recv(one); n == 0 {
+					return nil
+				}
+				defer one[0].Free()
+				return bytes.Clone(one[0].Data())
+			},
+			Down: func() { near.Down(t) }, Up: func() { near.Up(t) },
+			Remove: func() { near.Remove(t) },
+			Reopen: func() (rings.Port, error) { return open() },
 		}
 	})
 }
