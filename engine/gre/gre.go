@@ -127,7 +127,6 @@ const (
 	tentative                   // candBase and candNext are in force
 	jumped                      // jump is in force
 	anyIn                       // something can be acknowledged
-	received                    // a packet, believed or not, has come in
 )
 
 // Init starts a call. peerWindow is the receive window the peer advertised;
@@ -160,8 +159,6 @@ func (s *State) SetPeerWindow(n uint16) {
 // the packet.
 func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Drop) {
 	s.Stats.Received++
-	first := s.flags&received == 0
-	s.flags |= received
 	ahead := int32(seq - s.next)
 	switch {
 	case ahead == 0:
@@ -171,9 +168,9 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 		s.advance(now, seq)
 		s.Stats.Delivered++
 		return false, engine.Pass
-	case s.flags&started == 0 && (first || ahead == 1):
-		// The peer's first number is its own choice.
-		return s.beyond(seq, item)
+	case s.flags&(started|tentative) == 0 && (ahead == 1 || ahead < 0 || ahead > int32(s.cfg.maxJump())):
+		// The peer's first number is its own choice: usually 0 or 1.
+		return s.tentatively(seq)
 	case ahead > int32(s.cfg.maxJump()) || ahead < -int32(s.cfg.maxJump()):
 		return s.leap(seq, item)
 	case ahead < 0:
@@ -190,9 +187,7 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 			s.count(engine.GREDuplicate)
 			return false, engine.GREDuplicate
 		}
-		s.probation(seq)
-		s.Stats.Delivered++
-		return false, engine.Pass
+		return s.tentatively(seq)
 	}
 	return s.hold(now, seq, uint32(ahead), item)
 }
@@ -250,6 +245,11 @@ func (s *State) beyond(seq uint32, item any) (bool, engine.Drop) {
 		s.ring.releaseAll()
 		return true, engine.Pass
 	}
+	return s.tentatively(seq)
+}
+
+// tentatively delivers a packet on probation.
+func (s *State) tentatively(seq uint32) (bool, engine.Drop) {
 	s.probation(seq)
 	s.Stats.Delivered++
 	return false, engine.Pass
@@ -344,7 +344,7 @@ func (s *State) Confirm(now int64, seq uint32, sane bool) {
 		return
 	}
 	if sane {
-		if back := int32(seq - s.next); back >= 0 || back < -int32(s.cfg.maxJump()) {
+		if back := int32(seq - s.next); back >= 0 || back < -int32(s.cfg.maxJump()) || s.flags&started == 0 {
 			s.advance(now, seq)
 		}
 	}
