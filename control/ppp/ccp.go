@@ -23,6 +23,9 @@ type cipher struct {
 	stateful bool
 }
 
+// single reports whether m is one cipher, not none or a choice.
+func (m cipher) single() bool { return m.bits != 0 && m.bits == m.bits.strongest() }
+
 func (m cipher) value() (v uint32) {
 	if !m.stateful {
 		v |= mppeH
@@ -106,10 +109,10 @@ func (c *ccp) start(l *Link) {
 	l.deliverKept(layerCCP)
 }
 
-// choose sets our request: one key length, the strongest, so that the receive
-// side can be opened for it before the request goes out.
+// choose sets our first request: every key length that we take (RFC 3078
+// section 2.1). The peer's Configure-Nak picks one.
 func (c *ccp) choose(p Policy) {
-	c.ours = cipher{bits: (p.Bits &^ c.tried).strongest(), stateful: p.Stateful == StatefulPreferred}
+	c.ours = cipher{bits: p.Bits, stateful: p.Stateful == StatefulPreferred}
 }
 
 func (c *ccp) request(_ *Link, b []byte) []byte {
@@ -119,10 +122,10 @@ func (c *ccp) request(_ *Link, b []byte) []byte {
 	return b
 }
 
-// sending opens the receive side before a request leaves: the peer may encrypt
-// right behind its Configure-Ack.
+// sending opens the receive side before a request for one cipher leaves: the
+// peer may encrypt right behind its Configure-Ack.
 func (c *ccp) sending(l *Link) {
-	if c.ours.bits == 0 || c.receive == c.ours {
+	if !c.ours.single() || c.receive == c.ours {
 		return
 	}
 	c.receive, c.keyed = c.ours, true
@@ -185,10 +188,8 @@ func (c *ccp) nak(l *Link, opts []byte) {
 			continue
 		}
 		m, _ := parseMPPE(o.u32())
-		switch p.Stateful {
-		case StatelessOnly:
+		if p.Stateful == StatelessOnly {
 			m.stateful = false
-		case StatefulAllowed, StatefulPreferred:
 		}
 		if m.bits = (m.bits & p.Bits).strongest(); m.bits == 0 {
 			c.refuse(l)
@@ -205,13 +206,23 @@ func (c *ccp) reject(l *Link, _ []byte) { c.refuse(l) }
 // refuse notes that the peer does not take what we ask for, and asks for the
 // next weaker cipher, if any is allowed.
 func (c *ccp) refuse(l *Link) {
-	c.tried |= c.ours.bits
-	stateful := c.ours.stateful
-	if c.choose(l.policy()); c.ours.bits == 0 {
-		c.refused(l)
-		return
+	if c.ours.single() {
+		c.tried |= c.ours.bits
 	}
-	c.ours.stateful = stateful
+	c.ours.bits = (l.policy().Bits &^ c.tried).strongest()
+	if c.ours.bits == 0 {
+		c.refused(l)
+	}
+}
+
+// acked looks at a Configure-Ack. One for a choice leaves open which cipher is
+// meant: it counts as a Configure-Nak for the strongest.
+func (c *ccp) acked() bool {
+	if c.ours.bits == 0 || c.ours.single() {
+		return true
+	}
+	c.ours.bits = c.ours.bits.strongest()
+	return false
 }
 
 // refused is the end of all hope for encryption: with Require the end of the

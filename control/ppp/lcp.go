@@ -352,7 +352,7 @@ func (l *Link) peerTerminates(p packet) {
 func (c *lcp) extra(l *Link, p packet) bool {
 	if p.code == protoRej {
 		if c.state == opened && len(p.data) >= 2 {
-			l.protocolRejected(uint16(p.data[0])<<8 | uint16(p.data[1]))
+			l.protocolRejected(uint16(p.data[0])<<8|uint16(p.data[1]), p.data[2:])
 		}
 		return true
 	}
@@ -393,8 +393,19 @@ func (l *Link) answerEcho(in *incoming) {
 
 func be32bytes(v uint32) []byte { return []byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)} }
 
-// protocolRejected acts on a Protocol-Reject.
-func (l *Link) protocolRejected(proto uint16) {
+// protocolRejected acts on a Protocol-Reject. A Linux peer whose stateful MPPE
+// has lost synchronisation rejects whatever number its garbage begins with, so
+// the rejected packet must look like one that we sent, and rejects of network
+// data say nothing.
+func (l *Link) protocolRejected(proto uint16, info []byte) {
+	ours := len(info) >= headerLen && info[0] >= confReq && info[0] <= resetAck && info[2] < 8
+	if proto == ProtoComp {
+		l.ccp.dataRejected(l)
+		return
+	}
+	if !ours {
+		return
+	}
 	switch proto {
 	case ProtoLCP:
 		l.fail(Reason{Code: ProtocolError, Text: "the peer rejects LCP"})
@@ -402,12 +413,10 @@ func (l *Link) protocolRejected(proto uint16) {
 	case ProtoCCP:
 		l.event(layerCCP, evRXJMinus, nil)
 		l.ccp.refused(l)
-	case ProtoComp:
-		l.ccp.dataRejected(l)
-	case ProtoIPCP, ProtoIPv4:
+	case ProtoIPCP:
 		l.event(layerIPCP, evRXJMinus, nil)
 		l.networkGone()
-	case ProtoIPv6CP, ProtoIPv6:
+	case ProtoIPv6CP:
 		l.event(layerIPv6CP, evRXJMinus, nil)
 		l.networkGone()
 	case ProtoPAP, ProtoCHAP, ProtoEAP:

@@ -544,6 +544,9 @@ func (l *Link) receiveReply(id layerID, in *incoming) {
 			return
 		}
 		m.replied = true
+		if id == layerCCP && !l.ccp.acked() {
+			break
+		}
 		l.event(id, evRCA, in)
 		if id == layerCCP {
 			l.ccp.release(l) // the Configure-Ack that waited for this one
