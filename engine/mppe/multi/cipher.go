@@ -209,10 +209,14 @@ func (c *Cipher) deriveKeys() {
 	}
 }
 
-// batchSize is how many of n streams to take together.
+// batchSize is how many of n streams to take together. One or two too many for a group are better off in the lanes.
 func (c *Cipher) batchSize(n int) int {
 	if n >= c.rowMin {
-		return min(n, c.rowMax)
+		n = min(n, c.rowMax)
+		if n%8 <= 2 {
+			n &^= 7
+		}
+		return n
 	}
 	return min(n, c.laneMax)
 }
@@ -236,14 +240,15 @@ func (c *Cipher) stepLanes(idx []int16) {
 	for l, i := range idx {
 		k := c.chains[i].k
 		m := &c.msg[l]
-		if c.kind1[l] != k.Len || k.Len == 8 {
+		if c.kind1[l] != k.Len {
 			c.kind1[l] = k.Len
 			m.build(k)
-		} else {
+		} else if k.full() {
 			copy(m[:16], k.Start[:])
-			copy(m[56:72], k.Session[:])
+		} else {
+			copy(m[:8], k.Start[:])
 		}
-		c.hash(m, &c.keys[l])
+		c.hash(m, k, &c.keys[l])
 		if !k.full() {
 			copy(c.keys[l][8:], c.keys[l][:8])
 		}
@@ -295,6 +300,11 @@ func (c *Cipher) putWords(l int, k *KeyState) {
 		c.kind[l] = k.Len
 		var m shaMessage
 		m.build(k)
+		if k.full() {
+			copy(m[56:], k.Session[:16])
+		} else {
+			copy(m[48:], k.Session[:8])
+		}
 		for i := range 32 {
 			col[i*w] = binary.BigEndian.Uint32(m[4*i:])
 		}
@@ -356,28 +366,27 @@ func (c *Cipher) cryptRows(idx []int16) {
 	}
 	clear(c.rows[len(idx) : (len(idx)+7)&^7])
 	c.rowSchedule((len(idx) + 7) / 8)
-	// Inside a bucket lengths are not in order, but the longest is less than a block longer than the first.
-	live := len(idx)
-	off := 0
+	// Lengths are in order but for the last block, so live lanes stand before those that are through.
+	off, live, ending := 0, len(idx), 0
 	for {
 		for live > 0 && len(c.rows[live-1]) <= off {
 			live--
+			ending--
 		}
-		if live == 0 {
-			break
+		for ending = max(ending, 0); ending < live && len(c.rows[live-1-ending]) <= off+64; ending++ {
 		}
 		groups := (live + 7) / 8
-		if live < len(idx) && c.rowCost[groups] > live*c.laneCost {
+		if live+ending/2 < c.rowsPay[groups] || live == 0 {
 			break
 		}
-		left := 0
-		for l := range live {
-			if left = max(left, len(c.rows[l])-off); left >= 64 {
-				left = 64
-				break
+		n := 64
+		if ending == live {
+			n = 0
+			for _, b := range c.rows[:live] {
+				n = max(n, len(b)-off)
 			}
 		}
-		c.rowStream(groups, off, (left+7)&^7)
+		c.rowStream(groups, off, (n+7)&^7)
 		c.rowXor(off, groups)
 		off += 64
 	}
@@ -508,9 +517,18 @@ func (s *Stream) head(b []byte) []byte {
 	return b[n:]
 }
 
-// hashGo is sha1NI with crypto/sha1.
-func hashGo(m *shaMessage, out *[16]byte) {
-	bits := binary.BigEndian.Uint16(m[126:])
-	d := sha1.Sum(m[:bits/8])
+// hashGo is hash with crypto/sha1.
+func hashGo(m *shaMessage, k *KeyState, out *[16]byte) {
+	n := 112
+	if k.full() {
+		copy(m[56:], k.Session[:])
+	} else {
+		n = 96
+		copy(m[48:], k.Session[:8])
+	}
+	d := sha1.Sum(m[:n])
 	copy(out[:], d[:])
+	if k.full() {
+		clear(m[56:72])
+	}
 }

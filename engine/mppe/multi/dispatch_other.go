@@ -6,7 +6,7 @@ var tuning = [numWays]tune{Portable: {rowMin: noRows, laneMax: laneMaxGo}}
 
 func (w Way) usable() bool { return w == Portable }
 
-func (c *Cipher) hash(m *shaMessage, out *[16]byte) { hashGo(m, out) }
+func (c *Cipher) hash(m *shaMessage, k *KeyState, out *[16]byte) { hashGo(m, k, out) }
 
 func (c *Cipher) laneSchedule(n int, s *[maxLanes][256]byte) { laneScheduleGo(&c.lane, s, n) }
 

@@ -4,10 +4,10 @@
 
 package multi
 
-// sha1NI hashes the two blocks of m and stores the first 16 bytes of the digest.
+// sha1NI hashes the two blocks of m, with session ORed in at byte 56, and stores the first 16 bytes of the digest. The session key comes by itself because it was written a moment ago: loads across its edges would have to wait for the store.
 //
 //go:noescape
-func sha1NI(m *shaMessage, out *[16]byte)
+func sha1NI(m *shaMessage, session *[16]byte, out *[16]byte)
 
 // sha1x16 hashes count times 16 messages and stores the first 16 bytes of each digest; m holds, for every 16, word after word of all of them.
 //
@@ -18,11 +18,6 @@ func sha1x16(m *[2048]uint32, out *[16]byte, count uint64)
 //
 //go:noescape
 func sha1x8(m *[2048]uint32, out *[16]byte, count uint64)
-
-// laneSchedule2 runs the key schedule of the first 2 keys into s.
-//
-//go:noescape
-func laneSchedule2(l *laneMem, s *[5][256]byte)
 
 // laneStream2 XORs blocks*16 bytes at the start of data[0..1] with the keystreams of these lanes.
 //
@@ -59,25 +54,15 @@ func laneSchedule5(l *laneMem, s *[5][256]byte)
 //go:noescape
 func laneStream5(l *laneMem, data *[5][]byte, blocks uint64)
 
-// laneSchedule1 runs the key schedule of the first key into s[0], with the least latency.
+// laneSchedule1 runs the key schedule of one key, with the least latency.
 //
 //go:noescape
-func laneSchedule1(l *laneMem, s *[5][256]byte)
+func laneSchedule1(key *[16]byte, s *[256]byte)
 
 // laneStream1 XORs blocks*16 bytes at data[0] with the keystream of the first lane, with the least latency.
 //
 //go:noescape
 func laneStream1(l *laneMem, data *[5][]byte, blocks uint64)
-
-// rowSchedule1 runs the key schedule of 8 lanes from r.key and zeroes r.j.
-//
-//go:noescape
-func rowSchedule1(r *rowMem)
-
-// rowStream1 makes n bytes of keystream for each of 8 lanes in r.out and goes on from i; n is a multiple of 8 up to 64.
-//
-//go:noescape
-func rowStream1(r *rowMem, i uint64, n uint64)
 
 // rowSchedule2 runs the key schedule of 16 lanes from r.key and zeroes r.j.
 //

@@ -5,6 +5,8 @@
 // keystreams. What a packet means (coherency counts, flushes, which key belongs to which packet) is the caller's business.
 package multi
 
+import "encoding/binary"
+
 // KeyState is the key chain of one direction of one session: RFC 3078 §7.3, RFC 3079 §2.
 //
 // Start and Session hold Len bytes each; a 40- or 56-bit key is 8 bytes with its salt already in place (RFC 3079 §2.1, §2.2).
@@ -58,24 +60,23 @@ type Unit struct {
 	Used   [16]byte // stateless, set by Crypt: the session key (Key.Len bytes) that this packet was crypted with
 }
 
-// shaMessage is RFC 3078's GetNewKeyFromSHA message: two SHA-1 blocks, padding included.
+// shaMessage is the text that RFC 3078's GetNewKeyFromSHA hashes, start | pad1 | session | pad2, with SHA-1's own padding: two blocks.
+// The session key, at 56 of a message for keys of 16 bytes and at 48 for keys of 8, is filled in later.
 type shaMessage [128]byte
 
-// build lays out start | pad1 | session | pad2 and SHA-1's own padding (RFC 3078 §7.3, pads of RFC 3079 §2.6).
+// build lays out all but the session key (RFC 3078 §7.3; the pads are 40 bytes of 0x00 and of 0xF2).
 func (m *shaMessage) build(k *KeyState) {
 	n := 16
 	if !k.full() {
 		n = 8
 	}
 	*m = shaMessage{}
-	copy(m[:n], k.Start[:n])
-	copy(m[n+40:], k.Session[:n])
+	copy(m[:n], k.Start[:])
 	for i := 2*n + 40; i < 2*n+80; i++ {
 		m[i] = 0xF2
 	}
 	m[2*n+80] = 0x80
-	l := uint16(2*n+80) * 8
-	m[126], m[127] = byte(l>>8), byte(l)
+	binary.BigEndian.PutUint16(m[126:], uint16(2*n+80)*8)
 }
 
 // schedule is RC4's key schedule.

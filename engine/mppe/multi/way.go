@@ -35,13 +35,12 @@ func Ways() []Way {
 // Best is the way to use here.
 func Best() Way { ws := Ways(); return ws[len(ws)-1] }
 
-// tune is what a way can do and what it costs, as measured.
+// tune is what a way can do, and from where on it pays, as measured.
 type tune struct {
 	rowMin, rowMax int    // streams for which rows are used, and how many at most
 	laneMax        int    // streams a lane kernel takes
 	shaColumns     int    // messages side by side in words
-	laneCost       int    // of a byte in a full lane kernel, in tenths of a cycle
-	rowCost        [9]int // of a byte of 1..8 groups
+	rowsPay        [9]int // for 1..8 groups: streams that must be alive for a row step to cost less than lane steps
 }
 
 const noRows = maxBatch + 1

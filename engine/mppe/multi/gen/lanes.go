@@ -147,8 +147,8 @@ func (f *fixups) conflict(i string, k, first, n int, reload func()) {
 }
 
 func singleSchedule() {
-	frame(8, "laneSchedule1", "runs the key schedule of the first key into s[0], with the least latency.", "l *laneMem", "s *[5][256]byte")
-	arg("l", "CX")
+	frame(8, "laneSchedule1", "runs the key schedule of one key, with the least latency.", "key *[16]byte", "s *[256]byte")
+	arg("key", "CX")
 	arg("s", "SI")
 	identity(1)
 	p("XORL R14, R14")
@@ -159,7 +159,7 @@ func singleSchedule() {
 	for w := 0; w < 16; w += ahead {
 		load := func(k int) {
 			p("MOVBLZX %d(DI), %s", w+k, singleX[k])
-			p("MOVBLZX %d(CX), %s", lane["key"]+w+k, singleT[k])
+			p("MOVBLZX %d(CX), %s", w+k, singleT[k])
 			p("ADDL %s, %s", singleX[k], singleT[k])
 		}
 		for k := range ahead {

@@ -146,13 +146,15 @@ func main() {
 	sha1Single()
 	sha1Wide(16)
 	sha1Wide(8)
-	for n := 2; n <= 5; n++ {
-		laneSchedule(n)
+	for n := 2; n <= maxLanes; n++ {
+		if n > 2 { // two lanes this way cost more than one after the other with laneSchedule1
+			laneSchedule(n)
+		}
 		laneStream(n)
 	}
 	singleSchedule()
 	singleStream()
-	for g := 1; g <= 8; g++ {
+	for g := 2; g <= maxGroups; g++ {
 		rowSchedule(g)
 		rowStream(g)
 	}

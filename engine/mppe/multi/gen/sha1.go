@@ -26,9 +26,12 @@ func init() {
 
 // sha1Single is one key's SHA-1 with the SHA extensions.
 func sha1Single() {
-	fn("sha1NI", "hashes the two blocks of m and stores the first 16 bytes of the digest.", "m *shaMessage", "out *[16]byte")
+	fn("sha1NI", "hashes the two blocks of m, with session ORed in at byte 56, and stores the first 16 bytes of the digest. The session key comes by itself because it was written a moment ago: loads across its edges would have to wait for the store.",
+		"m *shaMessage", "session *[16]byte", "out *[16]byte")
 	arg("m", "AX")
+	arg("session", "CX")
 	arg("out", "BX")
+	p("MOVOU (CX), X7")
 	p("MOVOU ·reverse16(SB), X8")
 	p("MOVOU ·sha1abcd(SB), X0")
 	p("MOVOU ·sha1e(SB), X1")
@@ -39,6 +42,15 @@ func sha1Single() {
 		p("MOVO X1, X10")
 		for q := range 4 {
 			p("MOVOU %d(AX), %s", 64*block+16*q, m[q])
+			if block == 0 && q == 3 {
+				p("MOVO X7, X11")
+				p("PSLLO $8, X11")
+				p("POR X11, %s", m[q])
+			}
+			if block == 1 && q == 0 {
+				p("PSRLO $8, X7")
+				p("POR X7, %s", m[q])
+			}
 			p("PSHUFB X8, %s", m[q])
 		}
 		for r := range 20 {
