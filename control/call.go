@@ -53,7 +53,8 @@ type call struct {
 	peerMRU uint16
 	nets    [2]*ppp.NetParams // IPv4, IPv6
 	started int64
-	up      bool
+	up      bool  // announced
+	upAt    int64 // when to announce it without IPv4; 0: not waiting
 	reason  ppp.Reason
 	ending  bool // the link is down, the call is not yet
 
@@ -141,6 +142,9 @@ func (k *call) input(proto uint16, data []byte) {
 }
 
 func (k *call) tick() {
+	if k.upAt != 0 && k.l.now >= k.upAt && !k.up {
+		k.announce()
+	}
 	k.link.Tick(k.l.now)
 	k.rearm()
 }
@@ -155,7 +159,11 @@ func (k *call) rearm() {
 		k.l.wheel.Stop(&k.timer)
 		return
 	}
-	k.l.setTimer(&k.timer, k.link.Deadline())
+	at := k.link.Deadline()
+	if k.upAt != 0 {
+		at = min(at, k.upAt)
+	}
+	k.l.setTimer(&k.timer, at)
 }
 
 // hangUp ends the call in order, with a reason for the peer and the log.
@@ -415,15 +423,21 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 	}
 	k.l.w.NetworkUp(k.wc, inside)
 	k.l.box.networkUp(k, &p)
-	first := !k.up
-	k.up = true
-	k.announce(first)
+	k.announce()
 }
 
-// announce writes the line that says that the call is up: once IPv4 is there,
-// or IPv6 if that is all there is.
-func (k *call) announce(first bool) {
+// announceWait is how long the announcement of a call waits for IPv4, when
+// IPv6 was first.
+const announceWait = int64(2e9)
+
+// announce tells that the call is up, once: when IPv4 is there, or IPv6 alone
+// after a while.
+func (k *call) announce() {
 	n4, n6 := k.nets[0], k.nets[1]
+	if !k.up && n4 == nil && k.l.box.link.IPv4 && k.upAt == 0 {
+		k.upAt = k.l.now + announceWait
+		return
+	}
 	args := []any{"user", k.user, "cipher", k.cipher(), "auth", k.auth.String()}
 	if n4 != nil {
 		args = append(args, "ip", n4.Peer, "local_ip", n4.Local)
@@ -431,14 +445,15 @@ func (k *call) announce(first bool) {
 	if n6 != nil {
 		args = append(args, "ip6", n6.Peer)
 	}
-	if first {
-		args = append(args, "setup_ms", (k.l.now-k.started)/1e6)
-		k.log.Info("call up", args...)
-		k.l.box.event(CallEvent{Kind: EventUp, Call: k.info()})
-	} else {
+	k.upAt = 0
+	if k.up {
 		k.log.Info("network up", args...)
 		k.l.box.event(CallEvent{Kind: EventNetwork, Call: k.info()})
+		return
 	}
+	k.up = true
+	k.log.Info("call up", append(args, "setup_ms", (k.l.now-k.started)/1e6)...)
+	k.l.box.event(CallEvent{Kind: EventUp, Call: k.info()})
 }
 
 // cipher names the encryption in force.

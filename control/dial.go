@@ -31,19 +31,11 @@ const connectTimeout = 15 * time.Second
 // NewClient makes a client for cfg; it resolves the server and opens nothing
 // yet.
 func NewClient(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Client, error) {
-	b := newBox(&cfg.Common, log)
-	b.dial = cfg
-	b.pptp = pptpConfig(&cfg.Common)
-	b.pptp.MaxChannels = 0
-	if err := b.pptp.Validate(); err != nil {
+	b, err := newClientBox(cfg, password, log)
+	if err != nil {
 		return nil, err
 	}
-	b.link = linkConfig(&cfg.Common)
-	b.link.User, b.link.Password = cfg.User, password.Reveal()
-	b.link.AskDNS = true
-	b.link.LocalIP = cfg.Address
 	c := &Client{Box: b, password: password, done: make(chan error, 1)}
-	var err error
 	if c.server, err = resolve(cfg.Server); err != nil {
 		return nil, err
 	}
@@ -55,6 +47,23 @@ func NewClient(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Client
 		b.dialFrom = []netip.Addr{from}
 	}
 	return c, nil
+}
+
+// newClientBox makes the Box of a client.
+func newClientBox(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Box, error) {
+	b := newBox(&cfg.Common, log)
+	b.dial = cfg
+	b.pptp = pptpConfig(&cfg.Common)
+	b.pptp.MaxChannels = 0
+	b.pptp.MaxCalls = max(b.pptp.MaxCalls, cfg.CallsPerConnection)
+	if err := b.pptp.Validate(); err != nil {
+		return nil, err
+	}
+	b.link = linkConfig(&cfg.Common)
+	b.link.User, b.link.Password = cfg.User, password.Reveal()
+	b.link.AskDNS = true
+	b.link.LocalIP = cfg.Address
+	return b, nil
 }
 
 // resolve finds the server's IPv4 address: GRE of PPTP runs over IPv4 only.

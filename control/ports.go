@@ -25,12 +25,24 @@ const framesPerWorker = 8192
 // ports is everything that packets pass through, opened.
 type ports struct {
 	workers []workers.Config
-	tun     *tun.Device
+	tun     device
 	hops    *tmpTable // nil with the raw backend: the kernel routes
 	backend config.IO
 	outside []string
 	open    []rings.Port
 	mtu     int // smallest outside MTU
+}
+
+// device is what the inside port's network device is told: a *tun.Device.
+type device interface {
+	Name() string
+	Index() int
+	SetMTU(n int) error
+	AddAddr(local netip.Prefix, peer netip.Addr) error
+	DelAddr(local netip.Prefix, peer netip.Addr) error
+	AddRoute(dst netip.Prefix, src netip.Addr) error
+	DelRoute(dst netip.Prefix) error
+	Close() error
 }
 
 // openPorts opens the outside and inside ports of all workers.
@@ -98,16 +110,18 @@ func (b *Box) openPorts() (p *ports, err error) {
 // routes to its pools.
 func (p *ports) openInside(b *Box, cfg *workers.Config) (err error) {
 	mtu := min(b.common.MTU, p.mtu-greOverhead-4)
-	if p.tun, err = tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu}); err != nil {
+	dev, err := tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu})
+	if err != nil {
 		return err
 	}
-	port, err := p.tun.Port(0, cfg.Pool)
+	p.tun = dev
+	port, err := dev.Port(0, cfg.Pool)
 	if err != nil {
 		return err
 	}
 	p.open = append(p.open, port)
 	cfg.Inside = port
-	if err := p.tun.SetUp(); err != nil {
+	if err := dev.SetUp(); err != nil {
 		return err
 	}
 	if b.serve == nil {

@@ -57,7 +57,8 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 		c.GRE.Acked(w.now, g.Ack())
 	}
 	if !g.HasSeq() {
-		w.drop(f, c, engine.GREAckOnly)
+		w.drops[engine.GREAckOnly]++ // consumed: no loss of the call's
+		f.Free()
 		return
 	}
 	w.touch(c)

@@ -1,0 +1,519 @@
+package control
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"xpptp/control/aaa"
+	"xpptp/control/config"
+	"xpptp/control/pool"
+	"xpptp/engine"
+	"xpptp/engine/gre"
+	"xpptp/engine/mppe/multi"
+	"xpptp/engine/wire"
+	"xpptp/rings"
+	"xpptp/rings/mem"
+	"xpptp/workers"
+)
+
+// The simulation: a server and a client, workers and control loops included,
+// in one goroutine, over a simulated link and under a virtual clock. A seed
+// says everything that happens.
+
+const simStep = int64(1e6) // one turn of everything
+
+var (
+	simServer = netip.MustParseAddr("10.0.0.1")
+	simClient = netip.MustParseAddr("10.0.0.2")
+	simLocal  = netip.MustParseAddr("192.168.7.1")
+)
+
+// badness says how bad the simulated link is, in thousandths of the packets.
+type badness struct {
+	loss, dup, delay, corrupt int
+	maxDelay                  int // steps
+}
+
+type sim struct {
+	t      *testing.T
+	rnd    *rand.Rand
+	now    int64
+	bad    badness
+	server *simEnd
+	client *simEnd
+	late   []latePacket
+	pipes  []*pipe
+	events []CallEvent
+
+	onWire, lostOnWire, copiedOnWire, corruptOnWire int
+}
+
+type latePacket struct {
+	at      int64
+	b       []byte
+	deliver func([]byte)
+}
+
+// simEnd is one box with the test's end of its inside port.
+type simEnd struct {
+	box    *Box
+	l      *Loop
+	w      *workers.Worker
+	pool   *rings.Pool
+	inside *mem.Port
+	fs     [64]*rings.Frame
+}
+
+type simDevice struct{ addrs, routes map[netip.Prefix]bool }
+
+func (*simDevice) Name() string     { return "sim" }
+func (*simDevice) Index() int       { return 1 }
+func (*simDevice) SetMTU(int) error { return nil }
+func (*simDevice) Close() error     { return nil }
+func (d *simDevice) AddAddr(p netip.Prefix, _ netip.Addr) error {
+	d.addrs[p] = true
+	return nil
+}
+
+func (d *simDevice) DelAddr(p netip.Prefix, _ netip.Addr) error {
+	if !d.addrs[p] {
+		return fmt.Errorf("%v was never added", p)
+	}
+	delete(d.addrs, p)
+	return nil
+}
+
+func (d *simDevice) AddRoute(p netip.Prefix, _ netip.Addr) error {
+	d.routes[p] = true
+	return nil
+}
+
+func (d *simDevice) DelRoute(p netip.Prefix) error {
+	if !d.routes[p] {
+		return fmt.Errorf("%v was never added", p)
+	}
+	delete(d.routes, p)
+	return nil
+}
+
+// simOptions change the settings of both ends.
+type simOptions struct {
+	seed   uint64
+	bad    badness
+	common func(*config.Common)
+	serve  func(*config.Config)
+	dial   func(*config.Dial)
+	log    bool
+}
+
+func newSim(t *testing.T, o simOptions) *sim {
+	t.Helper()
+	s := &sim{t: t, rnd: rand.New(rand.NewPCG(o.seed, 1)), now: 1e9, bad: o.bad}
+	sc, dc := config.Default(), config.DefaultDial()
+	sc.Local = simLocal
+	r, err := pool.ParseRange("192.168.7.2-192.168.7.250")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc.Pools = []config.Pool{{Name: "default", Ranges: []pool.Range{r}}}
+	dc.User = "alice"
+	for _, c := range []*config.Common{&sc.Common, &dc.Common} {
+		if o.common != nil {
+			o.common(c)
+		}
+	}
+	if o.serve != nil {
+		o.serve(sc)
+	}
+	if o.dial != nil {
+		o.dial(dc)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if o.log {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	file := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(file, []byte("alice * wonder *\nfixed * wonder 192.168.7.77\nnobody * wonder -\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := aaa.OpenStore(file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := NewServer(sc, aaa.NewLocal(store), log.With("end", "server"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb, err := newClientBox(dc, aaa.NewSecret("wonder"), log.With("end", "client"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb.OnEvent(func(e CallEvent) { s.events = append(s.events, e) })
+
+	mk := func() *rings.Pool { return rings.NewPoolN(2048, rings.ChunkSmall) }
+	sp, cp := mk(), mk()
+	so, co := mem.Pair(mem.Config{Link: rings.LinkIP, Ring: 1024, PoolA: sp, PoolB: cp, AtoB: s.link, BtoA: s.link})
+	s.server = s.end(sb, sp, so)
+	s.client = s.end(cb, cp, co)
+	return s
+}
+
+// end finishes one box: ports in memory, the simulation's clock and randomness.
+func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
+	inside, far := mem.Pair(mem.Config{Link: rings.LinkIP, Ring: 1024, PoolA: p})
+	b.clock = func() int64 { return s.now }
+	b.rand = func(x []byte) {
+		for i := range x {
+			x[i] = byte(s.rnd.Uint32())
+		}
+	}
+	b.outsideMTU = 1500
+	b.ports = &ports{tun: &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}
+	cfg := workers.Config{
+		Pool: p, Outside: []rings.Port{outside}, Inside: inside, CPU: -1, Cipher: multi.Best(),
+		Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal,
+		GRE: gre.Config{First: 1, Window: b.common.GRE.ReceiveWindow, ReorderDelay: int64(b.common.GRE.Reorder)},
+	}
+	w, err := workers.New(cfg, s.now)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(w.Close)
+	l := newLoop(b, 0, w, b.clock, b.rand)
+	b.loops = []*Loop{l}
+	return &simEnd{box: b, l: l, w: w, pool: p, inside: far}
+}
+
+// link is the simulated wire.
+func (s *sim) link(frame []byte, deliver func([]byte)) {
+	s.onWire++
+	hit := func(n int) bool { return n > 0 && s.rnd.IntN(1000) < n }
+	if hit(s.bad.loss) {
+		s.lostOnWire++
+		return
+	}
+	n := 1
+	if hit(s.bad.dup) {
+		n = 2
+		s.copiedOnWire++
+	}
+	for range n {
+		b := append([]byte(nil), frame...)
+		if hit(s.bad.corrupt) {
+			s.corruptOnWire++
+			b[s.rnd.IntN(len(b))] ^= byte(1 + s.rnd.IntN(255))
+		}
+		if hit(s.bad.delay) {
+			s.late = append(s.late, latePacket{s.now + int64(1+s.rnd.IntN(s.bad.maxDelay))*simStep, b, deliver})
+		} else {
+			deliver(b)
+		}
+	}
+}
+
+// pipe is one direction of a control connection: the test's TCP.
+type pipe struct {
+	s      *sim
+	to     *conn
+	buf    []byte
+	closed bool
+	other  *pipe
+}
+
+func (p *pipe) TryWrite(b []byte) (int, error) {
+	if p.closed {
+		return 0, io.ErrClosedPipe
+	}
+	n := 1 + p.s.rnd.IntN(len(b)) // some peers read slowly
+	p.buf = append(p.buf, b[:n]...)
+	return n, nil
+}
+
+func (p *pipe) WaitWritable() error { return nil }
+
+func (p *pipe) Close() error {
+	p.closed, p.other.closed = true, true
+	return nil
+}
+
+// connect makes a control connection from client to server and returns the
+// client's end.
+func (s *sim) connect() *conn {
+	ca := netip.AddrPortFrom(simClient, uint16(1024+s.rnd.IntN(60000)))
+	sa := netip.AddrPortFrom(simServer, 1723)
+	up, down := &pipe{s: s}, &pipe{s: s}
+	up.other, down.other = down, up
+	s.server.box.count.conns.Add(1)
+	s.client.box.count.conns.Add(1)
+	down.to = s.client.l.addConn(up, true, ca, sa)
+	up.to = s.server.l.addConn(down, false, sa, ca)
+	s.pipes = append(s.pipes, up, down)
+	return down.to
+}
+
+// call connects and places n calls.
+func (s *sim) call(n int) *conn {
+	c := s.connect()
+	c.onUp = func() {
+		for i := range n {
+			c.place(i, func(*call) {})
+		}
+	}
+	return c
+}
+
+// step lets everything happen for one step of time.
+func (s *sim) step() {
+	s.now += simStep
+	late := s.late
+	s.late = s.late[:0:0]
+	for _, p := range late {
+		if p.at <= s.now {
+			p.deliver(p.b)
+		} else {
+			s.late = append(s.late, p)
+		}
+	}
+	for _, e := range []*simEnd{s.server, s.client} {
+		for range 4 {
+			e.l.step(s.now)
+			e.w.Step(s.now)
+		}
+	}
+	keep := s.pipes[:0]
+	for _, p := range s.pipes {
+		if len(p.buf) > 0 && p.to != nil {
+			n := 1 + s.rnd.IntN(len(p.buf))
+			b := p.buf[:n]
+			p.buf = p.buf[n:]
+			p.to.input(b)
+		}
+		if p.closed && len(p.buf) == 0 {
+			p.to.lost(nil)
+			continue
+		}
+		keep = append(keep, p)
+	}
+	s.pipes = keep
+}
+
+// until steps until f is true; it fails the test after so much virtual time.
+func (s *sim) until(what string, seconds int, f func() bool) {
+	s.t.Helper()
+	for end := s.now + int64(seconds)*1e9; !f(); {
+		if s.now > end {
+			s.t.Fatalf("after %d s of virtual time still not: %s", seconds, what)
+		}
+		s.step()
+	}
+}
+
+func (s *sim) upCalls() (n int) {
+	for k := range s.client.l.calls {
+		if k.up && !k.gone && k.nets[0] != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *sim) serverUp() (n int) {
+	for k := range s.server.l.calls {
+		if k.nets[0] != nil && !k.gone {
+			n++
+		}
+	}
+	return n
+}
+
+// hangUp ends everything and checks that nothing is left.
+func (s *sim) hangUp() {
+	s.t.Helper()
+	for _, e := range []*simEnd{s.client, s.server} {
+		e.box.stopping.Store(true)
+		e.l.hangUpAll()
+		s.until("all calls and connections gone", 120, func() bool {
+			return e.box.count.calls.Load() == 0 && e.box.count.conns.Load() == 0
+		})
+	}
+	s.until("the other end clean too", 200, func() bool {
+		return s.server.box.count.calls.Load()+s.server.box.count.conns.Load() == 0 &&
+			s.client.box.count.calls.Load()+s.client.box.count.conns.Load() == 0
+	})
+	for range 2000 { // what is still on the wire
+		s.step()
+	}
+	s.clean()
+}
+
+// clean checks that neither end holds anything.
+func (s *sim) clean() {
+	s.t.Helper()
+	for name, e := range map[string]*simEnd{"server": s.server, "client": s.client} {
+		st := e.w.State()
+		if st.Sessions != 0 || len(e.l.calls) != 0 || len(e.l.conns) != 0 {
+			s.t.Errorf("%s: %d sessions, %d calls, %d connections left", name, st.Sessions, len(e.l.calls), len(e.l.conns))
+		}
+		if n := e.l.wheel.Len(); n != 0 {
+			s.t.Errorf("%s: %d timers left", name, n)
+		}
+		if n := e.box.addr.inUse(); n != 0 || len(e.box.addr.ids) != 0 {
+			s.t.Errorf("%s: %d addresses and %d interface identifiers left", name, n, len(e.box.addr.ids))
+		}
+		for _, p := range e.box.addr.pools {
+			if p.Used() != 0 {
+				s.t.Errorf("%s: pool %s has %d addresses in use", name, p.Name(), p.Used())
+			}
+		}
+		for k, used := range e.l.ids.used {
+			if used {
+				s.t.Errorf("%s: call ID %d still in use", name, k.id)
+			}
+		}
+		if d := e.box.ports.tun.(*simDevice); len(d.addrs)+len(d.routes) != 0 {
+			s.t.Errorf("%s: addresses %v, routes %v left on the device", name, d.addrs, d.routes)
+		}
+		s.drainInside(e, func([]byte) {})
+		if free := e.pool.Free(); free != e.pool.Size() {
+			s.t.Errorf("%s: %d of %d frames leaked", name, e.pool.Size()-free, e.pool.Size())
+		}
+	}
+}
+
+// drainInside gives every packet that came out at an inside port to f.
+func (s *sim) drainInside(e *simEnd, f func([]byte)) {
+	for {
+		n, err := e.inside.Recv(e.fs[:])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, fr := range e.fs[:n] {
+			f(fr.Data())
+			fr.Free()
+		}
+		if n == 0 {
+			return
+		}
+	}
+}
+
+// inject puts an IP packet into an inside port.
+func (s *sim) inject(e *simEnd, p []byte) {
+	f := e.inside.Pool().Get()
+	if f == nil || !f.Set(p) {
+		s.t.Fatal("inject: no frame")
+	}
+	if n, err := e.inside.Send([]*rings.Frame{f}); n != 1 || err != nil {
+		s.t.Fatalf("inject: %d, %v", n, err)
+	}
+	if err := e.inside.Flush(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// udp makes a packet of the given total length that names its stream and number.
+func udp(src, dst netip.Addr, stream, seq uint32, n int) []byte {
+	n = max(n, 28+8)
+	b := make([]byte, n)
+	payload := b[28:]
+	binary.BigEndian.PutUint32(payload, stream)
+	binary.BigEndian.PutUint32(payload[4:], seq)
+	for i := 8; i < len(payload); i++ {
+		payload[i] = byte(seq*7 + uint32(i)*13)
+	}
+	wire.PutUDP(b[20:], 7, 7, len(payload), wire.PseudoHeader4(src.As4(), dst.As4(), wire.ProtoUDP, n-20))
+	wire.PutIPv4(b, &wire.IPv4Fields{PayloadLen: n - 20, TTL: 64, Protocol: wire.ProtoUDP, Src: src.As4(), Dst: dst.As4()})
+	return b
+}
+
+// stream checks what comes out at one end: in order, once, byte for byte.
+type stream struct {
+	src, dst netip.Addr
+	id, next uint32
+	sent     uint32
+	got      int
+	corrupt  int
+}
+
+func (st *stream) send(s *sim, e *simEnd, n int) {
+	s.inject(e, udp(st.src, st.dst, st.id, st.sent, n))
+	st.sent++
+}
+
+// receive takes one packet. MPPE carries no integrity check, so a packet that
+// was corrupted on the wire may come out corrupted; a host sees that by the
+// UDP checksum, and so does this.
+func (st *stream) receive(t *testing.T, p []byte) {
+	t.Helper()
+	ip, d := wire.ParseIPv4(p)
+	if d != engine.Pass || ip.Protocol() != wire.ProtoUDP || !ip.HeaderChecksumOK() {
+		st.corrupt++
+		return
+	}
+	src, dst := ip.Src(), ip.Dst()
+	if wire.Checksum(ip.Payload(), wire.PseudoHeader4(src, dst, wire.ProtoUDP, len(ip.Payload()))) != 0 {
+		st.corrupt++
+		return
+	}
+	payload := ip.Payload()[8:]
+	seq := binary.BigEndian.Uint32(payload[4:])
+	if seq < st.next {
+		t.Fatalf("stream %d: packet %d after %d: out of order or twice", st.id, seq, st.next-1)
+	}
+	want := udp(st.src, st.dst, st.id, seq, len(p))
+	if string(want) != string(p) {
+		t.Fatalf("stream %d: packet %d differs:\ngot  %x\nwant %x", st.id, seq, p, want)
+	}
+	st.next = seq + 1
+	st.got++
+}
+
+// A clean link: a call comes up with the strongest cipher, data passes both
+// ways, and everything is given back.
+func TestCall(t *testing.T) {
+	s := newSim(t, simOptions{seed: 1})
+	s.call(1)
+	s.until("one call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
+	var k *call
+	for k = range s.client.l.calls {
+	}
+	if got := k.cipher(); got != "mppe-128-stateless" {
+		t.Errorf("cipher %s", got)
+	}
+	up := &stream{src: k.nets[0].Local, dst: simLocal, id: 1}
+	down := &stream{src: simLocal, dst: k.nets[0].Local, id: 2}
+	for i := range 500 {
+		up.send(s, s.client, 28+8+i*2)
+		down.send(s, s.server, 1300-i*2)
+		s.step()
+		s.drainInside(s.server, func(p []byte) { up.receive(t, p) })
+		s.drainInside(s.client, func(p []byte) { down.receive(t, p) })
+	}
+	for range 20 {
+		s.step()
+		s.drainInside(s.server, func(p []byte) { up.receive(t, p) })
+		s.drainInside(s.client, func(p []byte) { down.receive(t, p) })
+	}
+	if up.got != 500 || down.got != 500 {
+		t.Errorf("%d and %d of 500 packets arrived; drops %v, %v", up.got, down.got, drops(s.client), drops(s.server))
+	}
+	s.hangUp()
+}
+
+// drops names the drops of one end.
+func drops(e *simEnd) map[string]uint64 {
+	m := map[string]uint64{}
+	for d, n := range e.w.State().Drops {
+		if n > 0 {
+			m[engine.Drop(d).String()] = n
+		}
+	}
+	return m
+}
