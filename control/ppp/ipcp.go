@@ -153,17 +153,22 @@ func (c *ipcp) reject(_ *Link, opts []byte) {
 }
 
 func (c *ipcp) up(l *Link) {
-	p := NetParams{Family: IPv4, Local: c.local.addr(), Peer: c.peer.addr(), Encrypted: l.policy().Mode == Require}
+	p := c.params(l)
 	if !l.cfg.Server && !p.Local.IsValid() {
 		l.event(layerIPCP, evClose, nil) // no address, no IPv4
 		l.networkGone()
 		return
 	}
+	c.isUp = true
+	l.host.NetworkUp(p)
+}
+
+func (c *ipcp) params(l *Link) NetParams {
+	p := NetParams{Family: IPv4, Local: c.local.addr(), Peer: c.peer.addr(), Encrypted: l.policy().Mode == Require}
 	for i := range 2 {
 		p.DNS[i], p.NBNS[i] = c.servers[2*i].addr(), c.servers[2*i+1].addr()
 	}
-	c.isUp = true
-	l.host.NetworkUp(p)
+	return p
 }
 
 func (c *ipcp) down(l *Link) {

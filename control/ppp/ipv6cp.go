@@ -110,10 +110,14 @@ func (c *ipv6cp) up(l *Link) {
 		return
 	}
 	c.isUp = true
-	l.host.NetworkUp(NetParams{
+	l.host.NetworkUp(c.params(l))
+}
+
+func (c *ipv6cp) params(l *Link) NetParams {
+	return NetParams{
 		Family: IPv6, Local: linkLocal(c.local), Peer: linkLocal(c.peer), LocalID: c.local, PeerID: c.peer,
 		Encrypted: l.policy().Mode == Require,
-	})
+	}
 }
 
 // linkLocal returns fe80::id (RFC 5072 section 5).

@@ -4,6 +4,7 @@ import "net/netip"
 
 // user is what authentication yielded for this call.
 type user struct {
+	name            string // as authenticated
 	keys            KeyMaterial
 	mppe            Policy // in force
 	localIP, peerIP netip.Addr
@@ -13,7 +14,7 @@ type user struct {
 
 // take takes over what the host said about the peer.
 func (u *user) take(r *AuthResult) {
-	u.keys = r.Keys
+	u.name, u.keys = r.Request.Name, r.Keys
 	u.localIP, u.peerIP, u.dns, u.nbns, u.peerID = r.LocalIP, r.PeerIP, r.DNS, r.NBNS, r.PeerInterfaceID
 	if r.MPPE != nil {
 		u.mppe = *r.MPPE
