@@ -71,7 +71,7 @@ func (e *Engine) Seal(jobs []TxJob) {
 		} else {
 			if t.st.restarts(t.count) {
 				e.run() // what this stream still owes comes first
-				t.st.restart(e.cipher, t.count)
+				t.st.restart(e.cipher, t.count, len(u.Data))
 				h |= bitFlushed
 			}
 			u.Stream = &t.st.stream

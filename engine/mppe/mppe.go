@@ -183,6 +183,22 @@ func (r *Rx) sane(p []byte, strict bool) bool {
 	return false
 }
 
+// sanePrefix is sane, strictly, for a packet of n bytes of which p is the
+// beginning, up to and including the network header.
+func sanePrefix(p []byte, n int) bool {
+	proto, off := wire.PPPProtocol(p)
+	p, n = p[off:], n-off
+	switch {
+	case proto == wire.PPPIPv4 && len(p) >= wire.IPv4Len:
+		ip := wire.IPv4(p)
+		return p[0]>>4 == 4 && ip.HeaderLen() >= wire.IPv4Len && ip.HeaderLen() <= len(p) &&
+			ip.TotalLen() <= n && ip.HeaderChecksumOK()
+	case proto == wire.PPPIPv6 && len(p) >= wire.IPv6Len:
+		return p[0]>>4 == 6 && wire.IPv6Len+wire.IPv6(p).PayloadLen() <= n
+	}
+	return false
+}
+
 // Catch-up work: key changes that lead to nothing. A gap of up to freeSteps is
 // always followed; beyond that a call may waste catchUpRate changes a second.
 const (

@@ -21,21 +21,32 @@ type txStateful struct {
 	stream multi.Stream
 	rfc    multi.KeyState // changed at flag packets only
 	linux  multi.KeyState // changed by other FLUSHED packets as well
-	peer   *Rx            // shows the peer's dialect
-	chosen Dialect        // by Rejected and by what Reset-Requests show; else the peer's
-	skip   uint8          // more changes of the Linux key at the next FLUSHED packet
-	tries  uint8          // of Rejected
-	streak uint8          // Reset-Requests that came right after the answer to the last
-	asked  bool           // a Reset-Request waits for its FLUSHED packet
-	again  bool           // the peer has not seen the last FLUSHED packet
-	lastID uint8          // identifier of the last Reset-Request
-	sent   int            // packets since the last FLUSHED packet, −1 before any
+	low    multi.KeyState // linux, above changes ago
+	above  int
+	peer   *Rx     // shows the peer's dialect
+	chosen Dialect // what the peer's rejections showed; else the peer's
+	asked  bool    // a FLUSHED packet is due
+	again  bool    // the peer has not seen the last FLUSHED packet
+	lastID uint8   // identifier of the last Reset-Request
+	sent   int     // packets since the last FLUSHED packet, −1 before any
 
+	began      multi.KeyState // key that the current stream began with
+	beganLen   int            // length of the packet it began with; 0 if that was a flag packet
 	rejectedAt int64
 }
 
+// How far the Linux key may be off, backward and forward, to be found again.
+const (
+	maxAbove = 128
+	maxAhead = 16
+)
+
+// rejectPause is how often rejections bring a FLUSHED packet, to find the
+// peer's key by.
+const rejectPause = second / 4
+
 func newTxStateful(k *multi.KeyState) *txStateful {
-	s := &txStateful{rfc: *k, linux: *k, sent: -1, rejectedAt: -rejectPause}
+	s := &txStateful{rfc: *k, linux: *k, low: *k, sent: -1, rejectedAt: -rejectPause}
 	s.stream.Init(k.Session[:k.Len])
 	return s
 }
@@ -61,55 +72,74 @@ func (t *Tx) Flush(id uint8) {
 	// it sees. So if at most one packet followed our last answer, or the request
 	// is the same, that answer was lost, and a Linux peer's key stands still.
 	s.again = s.sent >= 0 && (id == s.lastID || s.sent <= 1)
-	if s.sent >= 0 && s.sent <= 3 {
-		s.streak++
-	} else {
-		s.streak = 0
-	}
-	if s.streak == 8 {
-		s.streak = 0
-		s.toggle()
-	}
 	s.asked, s.lastID = true, id
 }
 
-// rejectPause is how long news like the last are old news.
-const rejectPause = second / 2
-
-// Rejected takes the news that the peer could not make sense of what it
-// decrypted (an LCP Protocol-Reject of a protocol that was never sent): its
-// key is not ours. The next packet starts a new stream with the key that is
-// next most likely.
-func (t *Tx) Rejected(now int64) {
+// Rejected takes the news that the peer could not make sense of a packet that
+// it decrypted: the contents of an LCP Protocol-Reject (RFC 1661 §5.7: rejected
+// protocol, then information) of a protocol that was never sent. In stateful
+// mode its key is then not ours, and it does not know: Linux loses sync for
+// good this way when one of our FLUSHED packets is lost.
+//
+// What it rejects is our packet under its key. If it is the packet that began
+// the stream, the key that makes sense of it is the peer's; if not, the next
+// packet begins a new stream, so that there will be one.
+func (e *Engine) Rejected(now int64, t *Tx, rejected []byte) {
 	s := t.st
-	if s == nil || s.asked || now-s.rejectedAt < rejectPause {
+	if s == nil || s.asked {
 		return
 	}
-	if s.sent > 256 || s.sent < 0 {
-		s.tries = 0
+	if e.findPeer(s, rejected) {
+		s.asked = true
+		return
 	}
-	s.tries++
-	switch {
-	case s.dialect() == RFCDialect || s.tries == 4:
-		s.toggle()
-		s.tries = 0
-	case s.tries < 3:
-		s.again = true // it missed a FLUSHED packet that we thought it saw
-	default:
-		s.skip = 2 // it saw one that we thought it missed, and twice we tried the opposite
+	if now-s.rejectedAt >= rejectPause {
+		s.asked, s.rejectedAt = true, now
 	}
-	s.asked, s.rejectedAt = true, now
 }
 
-func (s *txStateful) toggle() {
-	if s.dialect() == RFCDialect {
-		s.chosen = LinuxDialect
-	} else {
+// findPeer looks for the key under which the packet that began the stream
+// becomes the garbage that the peer rejected, and sets the chains by it.
+func (e *Engine) findPeer(s *txStateful, garbage []byte) bool {
+	if s.beganLen == 0 || len(garbage) < 2 {
+		return false
+	}
+	if len(garbage) == s.beganLen+1 && garbage[0] == 0 {
+		garbage = garbage[1:] // the peer expanded a one-byte protocol
+	}
+	if len(garbage) != s.beganLen {
+		return false
+	}
+	s.beganLen = 0 // one search for a stream
+	if e.explains(s, &s.rfc, garbage) {
 		s.chosen = RFCDialect
+		return true
 	}
+	e.key = s.low
+	for i := 0; i <= s.above+maxAhead; i++ {
+		if i > 0 {
+			e.cipher.Rekey(&e.key, 1)
+		}
+		if e.explains(s, &e.key, garbage) {
+			s.linux, s.above, s.chosen = e.key, i, LinuxDialect
+			return true
+		}
+	}
+	return false
 }
 
-// dialect is what to speak: what was found out the hard way, what the peer
+// explains reports whether a peer with key k, seeing the first packet of our
+// stream, would have seen this garbage.
+func (e *Engine) explains(s *txStateful, k *multi.KeyState, garbage []byte) bool {
+	n := copy(e.saved[:], garbage)
+	for _, key := range [...]*multi.KeyState{k, &s.began} {
+		e.stream.Init(key.Session[:key.Len])
+		e.crypt(e.saved[:n:n])
+	}
+	return sanePrefix(e.saved[:n], len(garbage))
+}
+
+// dialect is what to speak: what the peer's rejections showed, what it
 // speaks, or else a guess: Linux alone begins without FLUSHED.
 func (s *txStateful) dialect() Dialect {
 	switch {
@@ -133,22 +163,30 @@ func (s *txStateful) restarts(count uint16) bool {
 	return s.asked || isFlag(count)
 }
 
-// restart starts a new stream for the packet with this count.
-func (s *txStateful) restart(c *multi.Cipher, count uint16) {
-	if isFlag(count) {
+// restart starts a new stream for the packet of n bytes with this count.
+func (s *txStateful) restart(c *multi.Cipher, count uint16, n int) {
+	s.beganLen = n
+	switch {
+	case isFlag(count):
+		s.beganLen = 0
 		c.Rekey(&s.rfc, 1)
+		c.Rekey(&s.low, 1)
 		c.Rekey(&s.linux, 1)
-	} else if !s.again {
-		c.Rekey(&s.linux, 1+int(s.skip))
+	case !s.again:
+		c.Rekey(&s.linux, 1)
+		if s.above++; s.above > maxAbove {
+			c.Rekey(&s.low, 1)
+			s.above--
+		}
 	}
 	if s.asked {
-		s.asked, s.again, s.skip, s.sent = false, false, 0, 0
+		s.asked, s.again, s.sent = false, false, 0
 	}
-	k := &s.linux
+	s.began = s.linux
 	if s.dialect() == RFCDialect {
-		k = &s.rfc
+		s.began = s.rfc
 	}
-	s.stream.Init(k.Session[:k.Len])
+	s.stream.Init(s.began.Session[:s.began.Len])
 }
 
 // rxStateful is what the receiving direction needs in stateful mode.
