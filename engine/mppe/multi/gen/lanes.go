@@ -111,8 +111,12 @@ func laneStream(n int) {
 	fmt.Fprintln(&asm)
 }
 
-// The single-lane kernels are tuned for latency: a stream waits for the chain j -> S[j] -> store -> next load. They load
-// x of the next four steps ahead, which takes a load from the chain, and look afterwards whether S[j] hit one of them (rare): then they load again.
+// The single-lane kernels are tuned for latency. What a step must wait for is j alone, if x is at hand: so x of four
+// steps is loaded before their stores, and each step looks afterwards whether its S[j] hit one of them (rare): then they are loaded again.
+//
+// The core would run the loads of the steps to come, dozens of them, ahead of stores whose address (j) it does not know yet, and start over
+// each time a store turns out to have hit one: that costs more than the rest. So the address of the next loads is made to depend on j
+// after the first or second step of the four, by adding a zero made from it.
 
 const ahead = 4
 
@@ -131,7 +135,7 @@ func (f fixups) print() {
 	fmt.Fprintln(&asm)
 }
 
-// conflict tests whether j-i is in [first, first+n) and if so jumps to code that runs reload and comes back. BX holds i in its low byte.
+// conflict tests whether j-i is in [first, first+n) and if so jumps to code that runs reload and comes back. Register i holds i in its low byte.
 func (f *fixups) conflict(i string, k, first, n int, reload func()) {
 	p("MOVL R14, AX")
 	p("SUBL %s, AX", i)
@@ -158,7 +162,7 @@ func singleSchedule() {
 	var rare fixups
 	for w := 0; w < 16; w += ahead {
 		load := func(k int) {
-			p("MOVBLZX %d(DI), %s", w+k, singleX[k])
+			p("MOVBLZX %d(DI)(BX*1), %s", w+k, singleX[k])
 			p("MOVBLZX %d(CX), %s", w+k, singleT[k])
 			p("ADDL %s, %s", singleX[k], singleT[k])
 		}
@@ -167,11 +171,16 @@ func singleSchedule() {
 		}
 		for k := range ahead {
 			p("ADDB %s, R14", singleT[k])
+			if k == 0 {
+				note("a zero that takes as long as j")
+				p("MOVL R14, BX")
+				p("ANDL $0, BX")
+			}
 			p("MOVBLZX (SI)(R14*1), DX")
 			p("MOVB %s, (SI)(R14*1)", singleX[k])
 			p("MOVB DX, %d(DI)", w+k)
 			if k < ahead-1 {
-				rare.conflict("BX", w+k, w+k+1, ahead-1-k, func() {
+				rare.conflict("DI", w+k, w+k+1, ahead-1-k, func() {
 					for m := k + 1; m < ahead; m++ {
 						load(m)
 					}
@@ -180,8 +189,7 @@ func singleSchedule() {
 		}
 	}
 	p("ADDQ $16, DI")
-	p("ADDL $16, BX")
-	p("CMPL BX, $256")
+	p("TESTB DI, DI")
 	p("JNE again")
 	p("RET")
 	rare.print()
@@ -201,17 +209,18 @@ func singleStream() {
 	p("MOVQ %d(CX), DI", lane["i"])
 	p("ADDQ SI, DI")
 	p("MOVQ %d(CX), R14", lane["j"])
+	p("XORL R12, R12")
 	label("block")
 	var rare fixups
 	for w := 0; w < 16; w += ahead {
 		load := func(k int) {
 			if w+k < 15 {
-				p("MOVBLZX %d(DI), %s", w+k+1, singleX[k])
+				p("MOVBLZX %d(DI)(R12*1), %s", w+k+1, singleX[k])
 				return
 			}
 			p("MOVQ DI, AX")
 			p("ADDB $16, AX")
-			p("MOVBLZX (AX), %s", singleX[k])
+			p("MOVBLZX (AX)(R12*1), %s", singleX[k])
 		}
 		for k := range ahead {
 			load(k)
@@ -223,6 +232,10 @@ func singleStream() {
 				at = "(DI)"
 			}
 			p("ADDB %s, R14", singleX[k])
+			if k == 1 {
+				p("MOVL R14, R12")
+				p("ANDL $0, R12")
+			}
 			p("MOVBLZX (SI)(R14*1), DX")
 			p("MOVB %s, (SI)(R14*1)", singleX[k])
 			p("MOVB DX, %s", at)
