@@ -312,7 +312,7 @@ func send(t *testing.T, b *Bench) {
 // echo turns many packets round in bursts of random size: none lost, none
 // twice, none in a frame that is already in use, none leaked.
 func echo(t *testing.T, b *Bench) {
-	total := 100_000
+	total := 50_000
 	if testing.Short() || raceEnabled {
 		total = 5_000
 	}
