@@ -1,14 +1,17 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +61,7 @@ type Box struct {
 	idle chan struct{} // poked when a call or connection is gone
 
 	addr addresses
+	last []workers.State // what the workers had counted when they ended
 }
 
 // EventKind says what happened to a call.
@@ -361,8 +365,13 @@ func (b *Box) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// sortedCalls returns the calls in the order they were made.
+func (l *Loop) sortedCalls() []*call {
+	return slices.SortedFunc(maps.Keys(l.calls), func(a, b *call) int { return cmp.Compare(a.n, b.n) })
+}
+
 func (l *Loop) hangUpAll() {
-	for k := range l.calls {
+	for _, k := range l.sortedCalls() {
 		k.hangUp(ppp.Reason{Code: ppp.AdminReset, Text: "shutting down"})
 	}
 	for c := range l.conns {
@@ -384,6 +393,7 @@ func (b *Box) closeAll() {
 		for c := range l.conns {
 			_ = c.tr.Close()
 		}
+		b.last = append(b.last, l.w.State())
 		l.w.Close()
 	}
 	if b.ports != nil {
@@ -391,8 +401,11 @@ func (b *Box) closeAll() {
 	}
 }
 
-// Snapshot returns the counters of every worker.
+// Snapshot returns the counters of every worker; after Shutdown, the final ones.
 func (b *Box) Snapshot() []workers.State {
+	if b.last != nil {
+		return b.last
+	}
 	out := make([]workers.State, len(b.loops))
 	var wg sync.WaitGroup
 	for i, l := range b.loops {

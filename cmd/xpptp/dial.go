@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -70,7 +69,7 @@ func dial(cmd *cobra.Command, c *control.Client, asJSON bool, log *slog.Logger) 
 		}
 	})
 	if err := c.Start(); err != nil {
-		return err
+		return withRights(err)
 	}
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	failures := 0
@@ -99,7 +98,8 @@ loop:
 		}
 	}
 	interrupted := ctx.Err() != nil
-	_ = shutdown(func(ctx context.Context) error { return c.Shutdown(ctx) }, log)
+	_ = shutdown(c.Shutdown, log)
+	logCounters(log, c.Snapshot())
 	for len(events) > 0 {
 		show(<-events)
 	}

@@ -15,6 +15,7 @@ import (
 	"xpptp/control"
 	"xpptp/control/aaa"
 	"xpptp/control/config"
+	"xpptp/control/sock"
 )
 
 // shutdownTime bounds the orderly end of all calls.
@@ -62,7 +63,7 @@ func serve(ctx context.Context, box *control.Box, store *aaa.Store, log *slog.Lo
 	hup := make(chan struct{}, 1)
 	defer onSignal(unix.SIGHUP, hup)()
 	if err := box.Start(); err != nil {
-		return err
+		return withRights(err)
 	}
 	var failed error
 	for running := true; running; {
@@ -81,7 +82,17 @@ func serve(ctx context.Context, box *control.Box, store *aaa.Store, log *slog.Lo
 			running = false
 		}
 	}
-	return errors.Join(failed, shutdown(box.Shutdown, log))
+	err := shutdown(box.Shutdown, log)
+	logCounters(log, box.Snapshot())
+	return errors.Join(failed, err)
+}
+
+// withRights adds to an error that says "not permitted" what would be needed.
+func withRights(err error) error {
+	if missing := sock.Missing(sock.NetAdmin, sock.NetRaw); sock.IsPermission(err) && len(missing) > 0 {
+		return fmt.Errorf("%w: %v missing: start as root, or with these capabilities", err, missing)
+	}
+	return err
 }
 
 // shutdown ends a box in order; a call that does not end in time is no
