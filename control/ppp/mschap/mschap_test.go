@@ -3,6 +3,7 @@ package mschap
 import (
 	"bytes"
 	"encoding/hex"
+	"strings"
 	"testing"
 )
 
@@ -77,4 +78,22 @@ func TestParseAuthenticatorBad(t *testing.T) {
 			t.Errorf("ParseAuthenticator(%q) accepted", s)
 		}
 	}
+}
+
+func FuzzParseAuthenticator(f *testing.F) {
+	f.Add("S=407A5589115FD0D6209F510FE9C04566932CDA56 M=welcome")
+	f.Add("S=407a5589115fd0d6209f510fe9c04566932cda56")
+	f.Add("S=")
+	f.Fuzz(func(t *testing.T, s string) {
+		a, ok := ParseAuthenticator(s)
+		if !ok {
+			return
+		}
+		if out := FormatAuthenticator(a); !strings.EqualFold(out, s[:len(out)]) {
+			t.Fatalf("%q became %q", s, out)
+		}
+		if b, ok := ParseAuthenticator(FormatAuthenticator(a)); !ok || b != a {
+			t.Fatalf("%x became %x", a, b)
+		}
+	})
 }
