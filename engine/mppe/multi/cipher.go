@@ -85,15 +85,24 @@ type Cipher struct {
 	queue [maxBatch + maxRows]job
 	head  int
 	tail  int
+
+	stores []keyStore
+	hand   int
+	future [maxRows]KeyState // chains in the making ahead of time
 }
 
-// New makes a Cipher for a way out of Ways. For a way that this machine lacks it takes the portable one.
+// New makes a Cipher for a way out of Ways. For a way that this machine lacks it takes the portable one. The first of a way measures, in less
+// than a millisecond, where one kernel gets faster than another.
 func New(w Way) *Cipher {
 	if !w.usable() {
 		w = Portable
 	}
-	return &Cipher{way: w, tune: tuning[w], scratch: newScratch()}
+	c := newCipher(w)
+	c.rowMin = rowsFrom[w]()
+	return c
 }
+
+func newCipher(w Way) *Cipher { return &Cipher{way: w, tune: tuning[w], scratch: newScratch()} }
 
 // Way tells which way the Cipher uses.
 func (c *Cipher) Way() Way { return c.way }
@@ -118,7 +127,9 @@ func (c *Cipher) Rekey(k *KeyState, n int) {
 	c.chains[0].k = k
 	c.active[0] = 0
 	for ; n > 0; n-- {
-		c.stepLanes(c.active[:1])
+		if !c.take(k) {
+			c.stepLanes(c.active[:1])
+		}
 	}
 	c.chains[0].k = nil
 }
@@ -184,15 +195,7 @@ func (c *Cipher) deriveKeys() {
 		}
 	}
 	for n > 0 {
-		for at := 0; at < n; {
-			m := c.batchSize(n - at)
-			if m > maxLanes {
-				c.stepRows(c.active[at : at+m])
-			} else {
-				c.stepLanes(c.active[at : at+m])
-			}
-			at += m
-		}
+		c.stepAll(c.active[:n])
 		m := 0
 		for _, i := range c.active[:n] {
 			ch := &c.chains[i]
@@ -209,6 +212,19 @@ func (c *Cipher) deriveKeys() {
 	}
 }
 
+// stepAll changes the keys of the chains in idx.
+func (c *Cipher) stepAll(idx []int16) {
+	for len(idx) > 0 {
+		n := c.batchSize(len(idx))
+		if n > maxLanes {
+			c.stepRows(idx[:n])
+		} else {
+			c.stepLanes(idx[:n])
+		}
+		idx = idx[n:]
+	}
+}
+
 // batchSize is how many of n streams to take together. One or two too many for a group are better off in the lanes.
 func (c *Cipher) batchSize(n int) int {
 	if n >= c.rowMin {
@@ -221,18 +237,23 @@ func (c *Cipher) batchSize(n int) int {
 	return min(n, c.laneMax)
 }
 
-// settle gives the key in force to all units that need no further change; false once every unit has its key.
+// settle gives the key in force to all units that need no further change, taking keys computed ahead of time; false once every unit has
+// its key.
 func (ch *chain) settle(c *Cipher) bool {
-	for ch.need == 0 {
-		u := &c.units[ch.cur]
-		u.Used = ch.k.Session
+	for {
+		for ch.need > 0 {
+			if !c.take(ch.k) {
+				return true
+			}
+			ch.need--
+		}
+		c.units[ch.cur].Used = ch.k.Session
 		if ch.cur == ch.last {
 			return false
 		}
 		ch.cur = c.next[ch.cur]
 		ch.need = max(c.units[ch.cur].Steps, 0)
 	}
-	return true
 }
 
 // stepLanes changes the keys of up to maxLanes chains.

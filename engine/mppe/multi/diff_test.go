@@ -109,7 +109,7 @@ func TestEveryLength(t *testing.T) {
 
 // TestMixes runs random batches of random worlds.
 func TestMixes(t *testing.T) {
-	rounds := 150
+	rounds := 100
 	if testing.Short() {
 		rounds = 40
 	}
@@ -117,6 +117,7 @@ func TestMixes(t *testing.T) {
 		t.Run(way.String(), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(7, uint64(way)))
 			c := New(way)
+			c.Reserve(20, 7)
 			sizes := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 32, 33, 48, 63, 64, 65, 128, 256, 257, 300}
 			lengths := []struct {
 				name string
@@ -140,6 +141,9 @@ func TestMixes(t *testing.T) {
 				w := newWorld(r, keys, streams, kinds[r.IntN(3):])
 				t.Run(fmt.Sprintf("%s/%d units/%d keys/%d streams", l.name, n, keys, streams), func(t *testing.T) {
 					for range 2 {
+						if i%3 == 0 {
+							c.Ahead(w.keys, r.IntN(300))
+						}
 						units, packets := w.batch(n, l.f, steps)
 						c.Crypt(units)
 						w.check(t, units, packets)
@@ -177,9 +181,60 @@ func TestCopyIsFork(t *testing.T) {
 		a2, b2 := make([]byte, 77), make([]byte, 77)
 		c.Crypt([]Unit{{Key: k, Steps: 2, Data: a}, {Stream: &s, Data: b}})
 		c.Crypt([]Unit{{Key: &k2, Steps: 2, Data: a2}, {Stream: &s2, Data: b2}})
-		if !bytes.Equal(a, a2) || !bytes.Equal(b, b2) || *k != k2 {
+		if !bytes.Equal(a, a2) || !bytes.Equal(b, b2) || k.Session != k2.Session {
 			t.Fatalf("%v: a copy went elsewhere", way)
 		}
+	}
+}
+
+// TestAhead holds that keys computed ahead of time are the ones that the chain comes to, are used, and stay within their bounds.
+func TestAhead(t *testing.T) {
+	const room = 10
+	r := rand.New(rand.NewPCG(15, 15))
+	for _, way := range Ways() {
+		c := New(way)
+		w := newWorld(r, 30, 0, kinds)
+		if n := c.Ahead(w.keys, 100); n != 0 {
+			t.Fatalf("%v: %d keys without room", way, n)
+		}
+		c.Reserve(len(w.keys), room)
+		if n := c.Ahead(w.keys, 95); n != 95 {
+			t.Fatalf("%v: %d keys, want the budget of 95", way, n)
+		}
+		if n := c.Ahead(w.keys, 10000); n != room*len(w.keys)-95 {
+			t.Fatalf("%v: %d keys, want what room is left", way, n)
+		}
+		if n := c.Ahead(w.keys, 10000); n != 0 {
+			t.Fatalf("%v: %d keys more than there is room", way, n)
+		}
+		for i, k := range w.keys {
+			fork, at := *k, k.ahead
+			c.Rekey(k, i%14)
+			for range i % 14 {
+				w.refs[i].step()
+			}
+			if i%14 <= room && k.ahead.at-at.at != uint64(i%14) {
+				t.Fatalf("%v: session %d took %d keys of %d steps", way, i, k.ahead.at-at.at, i%14)
+			}
+			c.Rekey(&fork, i%14)
+			if fork.Session != k.Session {
+				t.Fatalf("%v: session %d: a copy came to another key", way, i)
+			}
+		}
+		units, packets := w.batch(100, func() int { return 40 }, one)
+		c.Crypt(units)
+		w.check(t, units, packets)
+
+		c.Ahead(w.keys, 10000)
+		k := w.keys[0]
+		s := c.stores[k.ahead.store-1]
+		c.Forget(k)
+		if k.ahead != (aheadRef{}) || s.keys[s.hi%uint64(len(s.keys))] != [16]byte{} {
+			t.Fatalf("%v: keys are still there", way)
+		}
+		units, packets = w.batch(100, func() int { return 40 }, one)
+		c.Crypt(units)
+		w.check(t, units, packets)
 	}
 }
 
@@ -189,7 +244,8 @@ func TestNoAllocation(t *testing.T) {
 		c := New(way)
 		w := newWorld(r, 50, 10, kinds)
 		units, _ := w.batch(128, func() int { return r.IntN(1500) }, one)
-		if n := testing.AllocsPerRun(10, func() { c.Crypt(units) }); n != 0 {
+		c.Reserve(8, 8)
+		if n := testing.AllocsPerRun(10, func() { c.Crypt(units); c.Ahead(w.keys, 100) }); n != 0 {
 			t.Errorf("%v: %v allocations a batch", way, n)
 		}
 	}

@@ -17,7 +17,8 @@ type KeyState struct {
 	Len            uint8 // 8 (40 and 56 bit) or 16 (128 bit)
 	Salt           uint8 // leading bytes that RFC 3078 §7.3 overwrites: 3 (40 bit), 1 (56 bit), 0 (128 bit)
 
-	slot uint16 // place in the batch being worked on; a hint, checked before use
+	slot  uint16 // place in the batch being worked on; a hint, checked before use
+	ahead aheadRef
 }
 
 // saltBytes are the leading octets of a weakened session key (RFC 3078 §7.3).
