@@ -25,7 +25,8 @@ type Engine struct {
 
 	one    [1]multi.Unit
 	stream multi.Stream
-	key    multi.KeyState
+	key    multi.KeyState // chains being tried; here, since the cipher keeps no promise not to hold on to them
+	other  multi.KeyState
 	saved  [probeLen]byte
 	waste  [probeLen]byte
 }
@@ -202,6 +203,7 @@ func (e *Engine) judge(i int, jobs []RxJob) {
 	r.count = f.count
 	if r.st == nil {
 		r.key.Session = e.units[i].Used
+		r.misses, r.scout = 0, nil
 	} else {
 		r.st.good()
 	}
@@ -211,25 +213,34 @@ func (e *Engine) judge(i int, jobs []RxJob) {
 // changed as often as its count says, in a copy that is kept only if the
 // packet proves sane (RFC 3078 §8.1).
 func (e *Engine) catchUp(now int64, j *RxJob, h uint16) {
-	r := j.Rx
-	steps := int((h - r.count) & countMask)
+	r, p := j.Rx, j.Data[HeaderLen:]
+	count := h & countMask
+	steps := int((count - r.count) & countMask)
+	e.key = r.key
 	switch {
 	case steps == 0 || steps > halfWindow:
 		j.Drop = engine.MPPELate
-		return
 	case !r.tokens.allows(now, steps, freeSteps):
 		j.Drop = engine.MPPECatchUp
-		return
+	default:
+		e.cipher.Rekey(&e.key, steps)
+		if !e.try(r, &e.key, p, steps > 1) {
+			r.tokens.wasted(steps)
+			j.Drop = engine.MPPEInsane
+		}
 	}
-	e.key = r.key
-	e.cipher.Rekey(&e.key, steps)
-	if !e.try(r, &e.key, j.Data[HeaderLen:], steps > 1) {
-		r.tokens.wasted(steps)
-		j.Drop = engine.MPPEInsane
-		return
+	if j.Drop != engine.Pass {
+		if r.misses < lostAfter {
+			r.misses++
+			return
+		}
+		if !e.search(r, count, p) {
+			return
+		}
+		j.Drop = engine.Pass
 	}
-	r.key = e.key
-	r.count = h & countMask
+	r.key, r.count = e.key, count
+	r.misses, r.scout = 0, nil
 }
 
 // try decrypts p with a session key, in place, if what comes out is sane, and

@@ -113,11 +113,13 @@ func (t *Tx) Ready() bool { return t.key.Len != 0 }
 type Rx struct {
 	key    multi.KeyState // stateless: the session key of packet count
 	st     *rxStateful    // stateful mode; nil if stateless
+	scout  *scout         // stateless: looks for a key far ahead; nil unless lost
 	tokens bucket         // work that packets which prove wrong may cost
 
 	count   uint16 // coherency count of the last packet committed
 	run     uint16 // of the last packet taken the fast way in this batch
 	inBatch bool   // run and careful are in force
+	misses  uint8  // stateless: packets that did not open since the last one that did
 	careful bool   // the rest of this batch goes the careful way
 	accept  Protocols
 }

@@ -292,10 +292,11 @@ func (e *Engine) restart(now int64, r *Rx, count uint16, ahead int, p []byte) en
 		return engine.MPPECatchUp
 	}
 	diverged := s.rfc.Session != s.linux.Session
-	rfc := s.rfc
-	e.cipher.Rekey(&rfc, flags)
-	if diverged && s.dialect != LinuxDialect && e.try(r, &rfc, p, true) {
-		s.rfc, s.linux, s.dialect = rfc, rfc, RFCDialect
+	rfc := &e.other
+	*rfc = s.rfc
+	e.cipher.Rekey(rfc, flags)
+	if diverged && s.dialect != LinuxDialect && e.try(r, rfc, p, true) {
+		s.rfc, s.linux, s.dialect = *rfc, *rfc, RFCDialect
 		return engine.Pass
 	}
 	e.key = s.linux
@@ -305,12 +306,12 @@ func (e *Engine) restart(now int64, r *Rx, count uint16, ahead int, p []byte) en
 			e.cipher.Rekey(&e.key, 1)
 		}
 		if e.try(r, &e.key, p, true) {
-			s.learn(rfc, e.key, extra, isFlag(count), diverged)
+			s.learn(rfc, &e.key, extra, isFlag(count), diverged)
 			return engine.Pass
 		}
 	}
-	if diverged && s.dialect == LinuxDialect && e.try(r, &rfc, p, true) {
-		s.rfc, s.linux, s.dialect = rfc, rfc, RFCDialect
+	if diverged && s.dialect == LinuxDialect && e.try(r, rfc, p, true) {
+		s.rfc, s.linux, s.dialect = *rfc, *rfc, RFCDialect
 		return engine.Pass
 	}
 	r.tokens.wasted(flags + more + 2)
@@ -319,7 +320,7 @@ func (e *Engine) restart(now int64, r *Rx, count uint16, ahead int, p []byte) en
 
 // learn takes the key found on the Linux chain, extra changes beyond the flag
 // packets, and what it says about the peer.
-func (s *rxStateful) learn(rfc, found multi.KeyState, extra int, flag, diverged bool) {
+func (s *rxStateful) learn(rfc, found *multi.KeyState, extra int, flag, diverged bool) {
 	switch {
 	case extra > 0 && s.dialect == RFCDialect && extra%16 == 0:
 		rfc = found // whole rounds of the count were lost, with 16 flag packets each
@@ -328,7 +329,7 @@ func (s *rxStateful) learn(rfc, found multi.KeyState, extra int, flag, diverged 
 	case !flag && !diverged:
 		s.dialect = RFCDialect
 	}
-	s.rfc, s.linux = rfc, found
+	s.rfc, s.linux = *rfc, *found
 }
 
 // rewind takes back what a stateful stream did from fast job i on: the stream

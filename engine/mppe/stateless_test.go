@@ -326,6 +326,72 @@ func TestCatchUpBounded(t *testing.T) {
 	}
 }
 
+// An outage of any length is survived, whatever round of the count it ends in,
+// even if every tenth packet after it is corrupt.
+func TestOutage(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 1))
+	for _, lost := range []int{33, 2000, 2047, 2048, 2100, 4000, 4094, 4095, 4096, 4097, 6143, 6144, 9000, 40960, 100000} {
+		rx, ref := newStateless(t, 0)
+		e := New(multi.Best())
+		jobs := []RxJob{{Rx: rx, Data: ref.seal(plain(r, 0, 50))}}
+		e.Open(second, jobs)
+		for range lost {
+			ref.c.next()
+		}
+		ref.count = (ref.count + uint16(lost)) & countMask
+		n := 0
+		for ; n < lost/4+500; n++ {
+			pl := plain(r, 1, 50)
+			data := ref.seal(pl)
+			if n%10 == 0 {
+				data[2] ^= 0xff
+			}
+			jobs[0] = RxJob{Rx: rx, Data: data}
+			e.Open(second+int64(n)*1e5, jobs)
+			if jobs[0].Drop == engine.Pass {
+				if !bytes.Equal(jobs[0].Data[2:], pl) {
+					t.Fatalf("%d lost: opened to something else", lost)
+				}
+				break
+			}
+		}
+		if limit := lost/10 + 100; n > limit {
+			t.Errorf("%d lost: %d packets more before one opened, want at most %d", lost, n, limit)
+		}
+		if rx.scout != nil || rx.misses != 0 {
+			t.Errorf("%d lost: still searching", lost)
+		}
+	}
+}
+
+// However often old packets come again, they do not open again, and the
+// genuine ones in between and after do.
+func TestReplay(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 1))
+	rx, ref := newStateless(t, 0)
+	e := New(multi.Best())
+	var old [][]byte
+	for range 30 {
+		data := ref.seal(plain(r, 1, 50))
+		old = append(old, bytes.Clone(data))
+		e.Open(second, []RxJob{{Rx: rx, Data: data}})
+	}
+	for i := range 2000 {
+		jobs := []RxJob{{Rx: rx, Data: append(make([]byte, 0, 200), old[len(old)-1-i%7]...)}}
+		e.Open(second+int64(i), jobs)
+		if jobs[0].Drop != engine.MPPELate {
+			t.Fatalf("replay %d: %v", i, jobs[0].Drop)
+		}
+		if i%500 == 499 {
+			jobs[0].Data = ref.seal(plain(r, 1, 50))
+			e.Open(second+int64(i), jobs)
+			if jobs[0].Drop != engine.Pass {
+				t.Fatalf("genuine packet after %d replays: %v", i, jobs[0].Drop)
+			}
+		}
+	}
+}
+
 func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(Tx{}); n > 96 {
 		t.Errorf("Tx: %d bytes", n)
