@@ -184,7 +184,7 @@ func TestParseErrors(t *testing.T) {
 }
 
 func TestLineNumbers(t *testing.T) {
-	s := mustParse(t, "# one\na \\\n * x\nb * y # c\n\nc * \"z\"")
+	s := mustParse(t, "# one\na \\\n * x\nb * y # d\n\nc * \"z\"")
 	for client, line := range map[string]int{"a": 2, "b": 4, "c": 6} {
 		if e, ok := s.Lookup(client, "s"); !ok || e.Line != line {
 			t.Errorf("%s: line %d, %v; want %d", client, e.Line, ok, line)

@@ -124,7 +124,7 @@ func TestParseErrors(t *testing.T) {
 		{"dns: [10.0.0.1, 10.0.0.2, 10.0.0.3]", `f:1:27: dns: "10.0.0.3" is one too many: at most 2 are allowed`},
 		{"pool: 10.0.0.9-10.0.0.1", `f:1:7: pool: range "10.0.0.9-10.0.0.1": the end comes before the start`},
 		{"pool:\n  vip: [10.0.0.1, x]", `f:2:19: pool.vip: range "x": "x" is not an IPv4 address`},
-		{"pool: 'a b=10.0.0.1'", `f:1:7: pool: pool name: "a b" is not a name of 1 to 64 letters, digits and -_.`},
+		{"pool: 'a b=10.0.0.1'", `f:1:7: pool: pool name: "a b" is not a name of 1 to 64 letters, digits, dashes, dots and underscores`},
 		{"outside: a-name-that-is-too-long", `f:1:10: outside: "a-name-that-is-too-long" cannot be the name of an interface`},
 		{"outside: ''", `f:1:10: outside: "" cannot be the name of an interface`},
 		{"pptp:\n  vendor: Überfirma", `f:2:11: pptp.vendor: "Überfirma" is not a text of at most 64 ASCII characters`},
@@ -235,7 +235,7 @@ func TestFlagsOverrideFile(t *testing.T) {
 	if c.MTU != 1350 || c.MRU != 1310 || c.GRE.Reorder != 7*time.Millisecond || !c.MPPEStateful || c.PPP.EchoInterval != 9*time.Second {
 		t.Errorf("%+v", c)
 	}
-	if got := fmt.Sprint(c.Auth, c.Pools); got != "[mschapv1 chap mschapv2] [{default [10.2.0.1-10.2.0.254]} {vip [10.3.0.1]}]" {
+	if got := fmt.Sprintf("%v %v", c.Auth, c.Pools); got != "[mschapv1 chap mschapv2] [{default [10.2.0.1-10.2.0.254]} {vip [10.3.0.1]}]" {
 		t.Error(got)
 	}
 	for line, want := range map[string]string{"mtu": "1350 --mtu", "mru": "1310 " + path + ":5:1", "ipv6": "true default"} {

@@ -239,8 +239,9 @@ func describe(n ast.Node) string {
 		return "a tag"
 	case ast.LiteralType:
 		return "a block of text"
+	default:
+		return fmt.Sprintf("%q", n.GetToken().Value)
 	}
-	return fmt.Sprintf("%q", n.GetToken().Value)
 }
 
 // suggest completes the message about an unknown key: the key that was

@@ -158,6 +158,7 @@ func (v address) Set(s string) (err error) {
 	}
 	return err
 }
+
 func (v address) String() string {
 	if !v.p.IsValid() {
 		return ""
@@ -264,6 +265,7 @@ func (v pools) items() []string {
 	}
 	return out
 }
+
 func (v pools) get() any {
 	out := map[string][]string{}
 	for _, p := range *v.p {
@@ -300,7 +302,7 @@ func checkName(s string) error {
 		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-_.", r)
 	}
 	if s == "" || len(s) > 64 || strings.ContainsFunc(s, bad) {
-		return fmt.Errorf("%q is not a name of 1 to 64 letters, digits and -_.", s)
+		return fmt.Errorf("%q is not a name of 1 to 64 letters, digits, dashes, dots and underscores", s)
 	}
 	return nil
 }
