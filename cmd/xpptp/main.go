@@ -47,13 +47,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailure
 }
 
-// exitError is an error that has an exit status of its own.
+// exitError is an error that has an exit status of its own; without err there
+// is nothing to say.
 type exitError struct {
 	code int
 	err  error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
 func (e *exitError) Unwrap() error { return e.err }
 
 // usageError marks err as a mistake of the user; nil stays nil.
@@ -77,6 +83,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newServeCmd(),
 		newDialCmd(),
+		newDemoCmd(),
 		newCheckCmd(),
 		newVersionCmd(),
 	)
