@@ -68,6 +68,7 @@ type ccp struct {
 	resetID uint8 // of our Reset-Request
 	waiting bool  // for its Reset-Ack
 	keyed   bool  // the host has an open side
+	exposed bool  // the peer may have sent since the receive side was opened
 
 	// A client's Configure-Ack that is held back.
 	heldUntil int64
@@ -128,8 +129,22 @@ func (c *ccp) sending(l *Link) {
 	if !c.ours.single() || c.receive == c.ours {
 		return
 	}
-	c.receive, c.keyed = c.ours, true
+	c.openReceive(l)
+}
+
+func (c *ccp) openReceive(l *Link) {
+	c.receive, c.keyed, c.exposed = c.ours, true, false
 	l.host.OpenReceive(l.mppeParams(c.ours, false))
+}
+
+// acking comes before a Configure-Ack leaves. A new request from a peer that
+// has had an Ack before means that the peer, which may have been open and
+// sending, starts over with the first key: so does our receive side.
+func (c *ccp) acking(l *Link, repeated bool) {
+	if c.exposed && !repeated && c.state != opened && c.receive == c.ours {
+		c.openReceive(l)
+	}
+	c.exposed = c.receive.bits != 0
 }
 
 func (l *Link) mppeParams(m cipher, send bool) MPPEParams {
@@ -248,7 +263,16 @@ func (c *ccp) refused(l *Link) {
 // what is encrypted before. Not for longer than a second and not when the peer
 // repeats its request, or two such peers would wait for each other.
 func (c *ccp) hold(l *Link, in *incoming) bool {
-	if l.cfg.Server || c.state != reqSent || len(in.data) != len(c.held) || c.repeated {
+	if l.cfg.Server || len(in.data) != len(c.held) || c.repeated {
+		return false
+	}
+	switch c.state {
+	case reqSent:
+	case stopped, opened:
+		// Our own request first, as the automaton has it, the Ack later.
+		l.event(layerCCP, evDown, nil)
+		l.event(layerCCP, evUp, nil)
+	default:
 		return false
 	}
 	copy(c.held[:], in.data)
@@ -266,6 +290,7 @@ func (c *ccp) release(l *Link) {
 	defer release(b)
 	in := incoming{packet: packet{code: confReq, id: c.heldID, data: c.held[:]}}
 	in.reply = l.configureAck(b, &in)
+	c.acking(l, false)
 	l.event(layerCCP, evRCRPlus, &in)
 }
 

@@ -55,11 +55,23 @@ func TestChaos(t *testing.T) {
 		s.b.link.Open(s.now)
 		s.run(s.rnd.Int64N(ms(2000)))
 		s.a.link.Open(s.now)
-		s.run(s.now + ms(60_000))
+		a, b := s.a, s.b
+		traffic := func(until int64) {
+			for s.now < until {
+				a.data()
+				b.data()
+				s.run(s.now + ms(500))
+			}
+		}
+		traffic(s.now + ms(60_000))
 		// Calm: what is under way now decides.
 		s.loss, s.dup, s.reorder = 0, 0, 0
-		s.run(s.now + ms(400_000))
-		a, b := s.a, s.b
+		s.run(s.now + ms(10_000))
+		traffic(s.now + ms(10_000))
+		s.run(s.now + ms(90_000))
+		a.dataSent, b.dataSent, a.dataRead, b.dataRead = 0, 0, 0, 0
+		traffic(s.now + ms(5_000))
+		s.run(s.now + ms(100))
 		if len(a.downs) != len(b.downs) || len(a.downs) > 1 {
 			s.dump(t)
 			t.Fatalf("seed %d: one end is down: %v, %v", seed, a.downs, b.downs)
@@ -67,6 +79,10 @@ func TestChaos(t *testing.T) {
 		if v := append(a.violations, b.violations...); len(v) > 0 {
 			s.dump(t)
 			t.Fatalf("seed %d: %v", seed, v)
+		}
+		if a.dataSent != b.dataRead || b.dataSent != a.dataRead || len(a.downs) == 0 && a.transmit != nil && a.dataSent == 0 {
+			s.dump(t)
+			t.Fatalf("seed %d: up and dead: %d sent, %d read; %d sent, %d read", seed, a.dataSent, b.dataRead, b.dataSent, a.dataRead)
 		}
 		perfect := newSim(t, seed, *a.link.cfg, *b.link.cfg)
 		perfect.open()

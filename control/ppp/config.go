@@ -2,6 +2,7 @@ package ppp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -197,21 +198,20 @@ func or[T comparable](v, def T) T {
 	return v
 }
 
-func (c *Config) mru() uint16            { return or(c.MRU, defaultMRU) }
-func (c *Config) restart() int64         { return int64(or(c.RestartTimer, 3*time.Second)) }
-func (c *Config) maxConfigure() uint8    { return or(c.MaxConfigure, 10) }
-func (c *Config) maxTerminate() uint8    { return or(c.MaxTerminate, 2) }
-func (c *Config) maxFailure() uint8      { return or(c.MaxFailure, 5) }
-func (c *Config) echoFailure() uint8     { return or(c.EchoFailure, 5) }
-func (c *Config) authTimeout() int64     { return int64(or(c.AuthTimeout, 30*time.Second)) }
-func (c *Config) allows(m Method) bool   { return c.methodIndex(m) >= 0 }
-func (c *Config) answersChallenge() bool { return (!c.Server || c.AnswerPeerChallenge) && c.User != "" }
+func (c *Config) mru() uint16          { return or(c.MRU, defaultMRU) }
+func (c *Config) restart() int64       { return int64(or(c.RestartTimer, 3*time.Second)) }
+func (c *Config) maxConfigure() uint8  { return or(c.MaxConfigure, 10) }
+func (c *Config) maxTerminate() uint8  { return or(c.MaxTerminate, 2) }
+func (c *Config) maxFailure() uint8    { return or(c.MaxFailure, 5) }
+func (c *Config) echoFailure() uint8   { return or(c.EchoFailure, 5) }
+func (c *Config) authTimeout() int64   { return int64(or(c.AuthTimeout, 30*time.Second)) }
+func (c *Config) allows(m Method) bool { return slices.Contains(c.Auth, m) }
 
-func (c *Config) methodIndex(m Method) int {
-	for i, a := range c.Auth {
-		if a == m {
-			return i
-		}
-	}
-	return -1
+// provesItself reports whether we authenticate ourselves if asked to.
+func (c *Config) provesItself() bool { return (!c.Server || c.AnswerPeerChallenge) && c.User != "" }
+
+// canProve reports whether we may and can do that with m: PAP and CHAP with
+// MD5 need the password itself.
+func (c *Config) canProve(m Method) bool {
+	return m > NoAuth && m < EAP && c.allows(m) && (m > CHAPMD5 || c.Password != "" || c.NTHash == nil)
 }

@@ -59,9 +59,17 @@ func (c *lcp) mach() *machine { return &c.machine }
 
 // reset chooses what to ask for.
 func (c *lcp) reset(l *Link) {
-	cfg := l.cfg
-	c.ask, c.tried, c.loops = 0, 0, 0
-	c.ours, c.theirs = lcpDefaults, lcpDefaults
+	c.theirs = lcpDefaults
+	if !l.cfg.NoMagic {
+		c.ours.magic = l.magic()
+	}
+	c.renew(l)
+}
+
+// renew asks anew for everything, under the magic number that we have.
+func (c *lcp) renew(l *Link) {
+	cfg, magic := l.cfg, c.ours.magic
+	c.ask, c.tried, c.loops, c.ours = 0, 0, 0, lcpDefaults
 	if c.ours.mru = cfg.mru(); c.ours.mru != defaultMRU {
 		c.ask |= askMRU
 	}
@@ -73,9 +81,9 @@ func (c *lcp) reset(l *Link) {
 		c.ask |= askAuth
 		c.ours.method = cfg.Auth[0]
 	}
-	if !cfg.NoMagic {
+	if magic != 0 {
 		c.ask |= askMagic
-		c.ours.magic = l.magic()
+		c.ours.magic = magic
 	}
 	if cfg.OfferPFC {
 		c.ask |= askPFC
@@ -212,15 +220,24 @@ func (c *lcp) looped(l *Link, opts []byte, a *answer) bool {
 
 // judgeAuth decides on the way in which the peer wants us to authenticate.
 func (c *lcp) judgeAuth(l *Link, o option, m Method, a *answer) {
-	if !l.cfg.answersChallenge() || len(l.cfg.Auth) == 0 {
-		a.reject(o) // nothing to prove, or a server, which does not prove itself to clients
+	if !l.cfg.provesItself() {
+		a.reject(o) // no user, or a server, which does not prove itself to clients
 		return
 	}
-	if m != NoAuth && m != EAP && l.cfg.allows(m) {
+	if l.cfg.canProve(m) {
 		return
 	}
 	// With each Configure-Nak the next of our methods.
-	hint := l.cfg.Auth[int(c.failures)%len(l.cfg.Auth)]
+	hint := NoAuth
+	for i := range l.cfg.Auth {
+		if hint = l.cfg.Auth[(int(c.failures)+i)%len(l.cfg.Auth)]; l.cfg.canProve(hint) {
+			break
+		}
+	}
+	if !l.cfg.canProve(hint) {
+		a.reject(o)
+		return
+	}
 	a.want(o, func(b []byte) []byte { return appendMethod(b, hint) })
 }
 
@@ -292,7 +309,6 @@ func (c *lcp) reject(l *Link, opts []byte) {
 }
 
 func (c *lcp) up(l *Link) {
-	c.loops = 0
 	l.reason = Reason{} // what an earlier attempt ended by
 	l.host.LCPUp(c.params())
 	if l.cfg.Identification != "" {
@@ -329,11 +345,14 @@ func (c *lcp) down(l *Link) {
 	l.stopNetworks()
 	l.auth.stop()
 	l.peer.stop()
+	c.renew(l)
 	l.phase = PhaseEstablish
 	if c.state == closing || c.state == stopping {
 		l.phase = PhaseTerminate
 	}
 }
+
+func (c *lcp) terminated(*Link) {}
 
 func (c *lcp) finished(l *Link) {
 	l.fail(Reason{Code: NoAnswer, Text: "LCP"})

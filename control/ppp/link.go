@@ -72,6 +72,8 @@ type layer interface {
 	up(l *Link)       // entering Opened
 	down(l *Link)     // leaving Opened
 	finished(l *Link) // negotiation or termination came to its end
+	// terminated follows the peer's Terminate-Request.
+	terminated(l *Link)
 	// extra handles a code beyond the common ones; false means unknown.
 	extra(l *Link, p packet) bool
 }
@@ -424,9 +426,7 @@ func (l *Link) receive(id layerID, info []byte) {
 			l.peerTerminates(p)
 		}
 		l.event(id, evRTR, &in)
-		if t, ok := y.(interface{ terminated(l *Link) }); ok {
-			t.terminated(l)
-		}
+		y.terminated(l)
 	case termAck:
 		l.event(id, evRTA, &in)
 	case codeRej:
@@ -489,12 +489,14 @@ func (l *Link) answerRequest(id layerID, in *incoming, a *answer, b *buffers, su
 		return
 	}
 	if a.ok() {
+		repeated := m.acked == sum
 		m.failures, m.acked, m.refused = 0, sum, 0
 		in.reply = l.configureAck(b, in)
-		if h, ok := y.(interface {
-			hold(l *Link, in *incoming) bool
-		}); ok && h.hold(l, in) {
-			return
+		if id == layerCCP {
+			if l.ccp.hold(l, in) {
+				return
+			}
+			l.ccp.acking(l, repeated)
 		}
 		l.event(id, evRCRPlus, in)
 		return
@@ -599,8 +601,8 @@ func (l *Link) sendRequest(id layerID, again bool) {
 	m.deadline = l.now + l.cfg.restart()
 	b := grab()
 	defer release(b)
-	if s, ok := y.(interface{ sending(l *Link) }); ok {
-		s.sending(l)
+	if id == layerCCP {
+		l.ccp.sending(l)
 	}
 	b.a = y.request(l, beginPacket(b.a, confReq, m.id))
 	l.host.Send(layerProto[id], endPacket(b.a))

@@ -33,6 +33,10 @@ type end struct {
 	takenIDs   map[uint64]bool
 	drop       func(proto uint16, info []byte) bool
 	violations []string
+
+	// A stateless MPPE in the small: the key and how far it has counted.
+	rxLast, txNext     int
+	dataSent, dataRead int
 }
 
 func (e *end) logf(format string, args ...any) {
@@ -71,11 +75,38 @@ func (e *end) Authenticate(r *AuthRequest) {
 	})
 }
 
-func (e *end) OpenReceive(p MPPEParams)  { e.logf("OpenReceive %+v", p); e.receive = &p }
-func (e *end) OpenTransmit(p MPPEParams) { e.logf("OpenTransmit %+v", p); e.transmit = &p }
-func (e *end) CloseMPPE()                { e.logf("CloseMPPE"); e.receive, e.transmit = nil, nil }
-func (e *end) ResetTransmit(uint8)       { e.logf("ResetTransmit"); e.resets++ }
-func (e *end) ResetAcked()               { e.logf("ResetAcked"); e.resetAcks++ }
+func (e *end) OpenReceive(p MPPEParams) {
+	e.logf("OpenReceive %+v", p)
+	e.receive, e.rxLast = &p, -1
+}
+
+func (e *end) OpenTransmit(p MPPEParams) {
+	e.logf("OpenTransmit %+v", p)
+	e.transmit, e.txNext = &p, 0
+}
+
+// data sends one encrypted packet, if encryption is on.
+func (e *end) data() {
+	if e.transmit == nil || len(e.up) == 0 {
+		return
+	}
+	key, count := *e.transmit, e.txNext
+	e.txNext++
+	e.dataSent++
+	e.sim.fly(func() {
+		p := e.peer
+		// Another key, or a count that has gone by: garbage.
+		if p.receive == nil || p.receive.StartKey != key.StartKey || p.receive.Bits != key.Bits || count <= p.rxLast {
+			return
+		}
+		p.rxLast = count
+		p.dataRead++
+	})
+}
+
+func (e *end) CloseMPPE()          { e.logf("CloseMPPE"); e.receive, e.transmit = nil, nil }
+func (e *end) ResetTransmit(uint8) { e.logf("ResetTransmit"); e.resets++ }
+func (e *end) ResetAcked()         { e.logf("ResetAcked"); e.resetAcks++ }
 
 func (e *end) NetworkUp(p NetParams) {
 	e.logf("NetworkUp %+v", p)
@@ -127,6 +158,15 @@ func (s *sim) at(t int64, run func()) {
 }
 
 func (s *sim) carry(from *end, proto uint16, info []byte) {
+	packet := slices.Clone(info)
+	s.fly(func() {
+		from.peer.logf("rcvd %04x %x", proto, packet)
+		from.peer.link.Input(s.now, proto, packet)
+	})
+}
+
+// fly lets something happen at the other end when it gets there, if it does.
+func (s *sim) fly(arrive func()) {
 	copies := 1
 	if s.rnd.Float64() < s.dup {
 		copies = 2
@@ -139,11 +179,7 @@ func (s *sim) carry(from *end, proto uint16, info []byte) {
 		if s.jitter > 0 && s.rnd.Float64() < s.reorder {
 			t += s.rnd.Int64N(s.jitter)
 		}
-		packet := slices.Clone(info)
-		s.at(t, func() {
-			from.peer.logf("rcvd %04x %x", proto, packet)
-			from.peer.link.Input(s.now, proto, packet)
-		})
+		s.at(t, arrive)
 	}
 }
 
