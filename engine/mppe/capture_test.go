@@ -37,7 +37,7 @@ func ntHashHash(password string) [16]byte {
 
 func readRecording(t *testing.T, name string) (rec recording) {
 	t.Helper()
-	file, err := os.ReadFile("testdata/" + name)
+	file, err := os.ReadFile("../../testdata/captures/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,11 @@ func TestCaptures(t *testing.T) {
 	}{
 		{"04-mschapv1-mppe128-stateless.pcap", true, 128, false, 54},
 		{"05-mschapv2-mppe40-stateless.pcap", false, 40, false, 54},
+		{"06-mschapv2-mppe128-stateless.pcap", false, 128, false, 54},
 		{"07-mschapv2-mppe128-stateful.pcap", false, 128, true, 102},
+		{"18-mppe128-keepalive-serverterm.pcap", false, 128, false, 105},
+		{"19-mppe128-noacfc-nopfc.pcap", false, 128, false, 104},
+		{"21-mppe40+128-server-40only.pcap", false, 40, false, 103},
 		{"11-mppe128-stateless-loss.pcap", false, 128, false, 219},
 	} {
 		for _, size := range []int{1, 3, 64, 1000} {
