@@ -43,27 +43,31 @@ type packet struct {
 	buf, want []byte
 }
 
+// unit makes a unit of session or stream c with so many key changes, and does its work on the reference. The low bits of place
+// choose where the data starts and how much room there is behind it.
+func (w *world) unit(c, length, steps, place int) (Unit, packet) {
+	at := guard + place&63
+	room := []int{0, 1, 15, 62, 63, guard}[place%6]
+	p := packet{buf: randomBytes(w.r, at+length+guard)}
+	p.want = bytes.Clone(p.buf)
+	u := Unit{Data: p.buf[at : at+length : at+length+room]}
+	want := p.want[at : at+length]
+	if c < len(w.keys) {
+		u.Key, u.Steps = w.keys[c], steps
+		w.refs[c].crypt(steps, want)
+	} else {
+		c -= len(w.keys)
+		u.Stream = w.streams[c]
+		w.ciphers[c].XORKeyStream(want, want)
+	}
+	return u, p
+}
+
 // batch makes n units; length gives the length of a unit, steps its key changes.
 func (w *world) batch(n int, length func() int, steps func() int) ([]Unit, []packet) {
 	units, packets := make([]Unit, n), make([]packet, n)
 	for i := range units {
-		l, align := length(), w.r.IntN(64)
-		p := packet{buf: randomBytes(w.r, guard+align+l+guard)}
-		p.want = bytes.Clone(p.buf)
-		at := guard + align
-		room := []int{0, 1, 15, 62, 63, guard}[w.r.IntN(6)]
-		u := &units[i]
-		u.Data = p.buf[at : at+l : at+l+room]
-		want := p.want[at : at+l]
-		if c := w.r.IntN(len(w.keys) + len(w.streams)); c < len(w.keys) {
-			u.Key, u.Steps = w.keys[c], steps()
-			w.refs[c].crypt(u.Steps, want)
-		} else {
-			c -= len(w.keys)
-			u.Stream = w.streams[c]
-			w.ciphers[c].XORKeyStream(want, want)
-		}
-		packets[i] = p
+		units[i], packets[i] = w.unit(w.r.IntN(len(w.keys)+len(w.streams)), length(), steps(), w.r.IntN(64*6))
 	}
 	return units, packets
 }
