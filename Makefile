@@ -52,7 +52,7 @@ bench: ## the benchmarks, each for BENCHTIME
 
 .PHONY: interop
 interop: ## against pppd, pptpd, pptp-linux and the kernel's PPTP in User-Mode Linux (root; installs Debian packages)
-	$(GO) test -tags interop -count=1 -timeout 25m ./cmd/xpptp/interop
+	$(GO) test -tags interop -count=1 -v -timeout 25m ./cmd/xpptp/interop
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint: import rules, style, likely mistakes
