@@ -35,6 +35,11 @@ const (
 	DefaultMaxTimeout = 10e9  // 10 s
 )
 
+// confirmWithin is how long a tentative delivery may stay unconfirmed. The
+// verdict comes with the worker's next pass or, for a packet that was dropped
+// without one, never.
+const confirmWithin = 50e6
+
 // burstAck is how many packets have to wait for an acknowledgment to be worth
 // one of its own at the end of a burst.
 const burstAck = 8
@@ -98,11 +103,15 @@ type State struct {
 	candBase  uint32 // first number delivered tentatively
 	candNext  uint32 // one past the last number delivered tentatively
 	jump      uint32 // number that would make a large jump believable
+	lastOut   uint32 // number of the last packet the caller handed on
+	lag       uint32 // number that would go on with a run of late packets
+	lagRun    uint8  // length of that run
 	ackedIn   uint32 // highest number we have acknowledged
 	unacked   uint32 // packets since then
 	seen      uint64 // bit i: number next−1−i was received
 	flags     flags
 	ring      *ring // packets that wait; nil if none
+	candAt    int64 // when the last packet was delivered tentatively
 	ackAt     int64 // when the delayed acknowledgment is due; 0 if none is
 	reorderAt int64 // when the oldest waiting packet is due; 0 if none waits
 
@@ -127,6 +136,7 @@ const (
 	tentative                   // candBase and candNext are in force
 	jumped                      // jump is in force
 	anyIn                       // something can be acknowledged
+	handedOn                    // lastOut is in force
 )
 
 // Init starts a call. peerWindow is the receive window the peer advertised;
@@ -159,6 +169,9 @@ func (s *State) SetPeerWindow(n uint16) {
 // the packet.
 func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Drop) {
 	s.Stats.Received++
+	if s.flags&tentative != 0 && now-s.candAt > confirmWithin {
+		s.flags &^= tentative
+	}
 	ahead := int32(seq - s.next)
 	switch {
 	case ahead == 0:
@@ -170,13 +183,17 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 		return false, engine.Pass
 	case s.flags&(started|tentative) == 0 && (ahead == 1 || ahead < 0 || ahead > int32(s.cfg.maxJump())):
 		// The peer's first number is its own choice: usually 0 or 1.
-		return s.tentatively(seq)
+		return s.tentatively(now, seq)
 	case ahead > int32(s.cfg.maxJump()) || ahead < -int32(s.cfg.maxJump()):
-		return s.leap(seq, item)
+		return s.leap(now, seq, item)
 	case ahead < 0:
 		if i := uint32(-ahead) - 1; i < 64 && s.seen>>i&1 != 0 {
 			s.count(engine.GREDuplicate)
 			return false, engine.GREDuplicate
+		}
+		if s.fallBack(now, seq) {
+			s.Stats.Delivered++
+			return false, engine.Pass
 		}
 		s.count(engine.GRELate)
 		return false, engine.GRELate
@@ -187,7 +204,7 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 			s.count(engine.GREDuplicate)
 			return false, engine.GREDuplicate
 		}
-		return s.tentatively(seq)
+		return s.tentatively(now, seq)
 	}
 	return s.hold(now, seq, uint32(ahead), item)
 }
@@ -196,14 +213,14 @@ func (s *State) Receive(now int64, seq uint32, item any) (held bool, d engine.Dr
 // if it cannot wait.
 func (s *State) hold(now int64, seq, ahead uint32, item any) (bool, engine.Drop) {
 	if s.cfg.ReorderDelay <= 0 || s.cfg.Buffers == nil {
-		return s.beyond(seq, item)
+		return s.beyond(now, seq, item)
 	}
 	if ahead >= uint32(s.cfg.Buffers.slots) {
-		return s.beyond(seq, item)
+		return s.beyond(now, seq, item)
 	}
 	if s.ring == nil {
 		if s.ring = s.cfg.Buffers.get(); s.ring == nil {
-			return s.beyond(seq, item)
+			return s.beyond(now, seq, item)
 		}
 	}
 	behind := s.ring.highest(s.next) > ahead
@@ -222,7 +239,7 @@ func (s *State) hold(now int64, seq, ahead uint32, item any) (bool, engine.Drop)
 
 // leap judges a jump too large to believe: the packet that follows the one
 // that made it is the first to be taken.
-func (s *State) leap(seq uint32, item any) (bool, engine.Drop) {
+func (s *State) leap(now int64, seq uint32, item any) (bool, engine.Drop) {
 	follows := s.flags&jumped != 0 && seq == s.jump ||
 		s.flags&tentative != 0 && seq == s.candNext
 	s.jump = seq + 1
@@ -231,12 +248,12 @@ func (s *State) leap(seq uint32, item any) (bool, engine.Drop) {
 		s.count(engine.GREJump)
 		return false, engine.GREJump
 	}
-	return s.beyond(seq, item)
+	return s.beyond(now, seq, item)
 }
 
 // beyond delivers a packet from beyond a gap, on probation, after everything
 // that waits.
-func (s *State) beyond(seq uint32, item any) (bool, engine.Drop) {
+func (s *State) beyond(now int64, seq uint32, item any) (bool, engine.Drop) {
 	if s.ring != nil {
 		if d := s.ring.put(seq, 0, item); d != engine.Pass {
 			s.count(d)
@@ -245,18 +262,19 @@ func (s *State) beyond(seq uint32, item any) (bool, engine.Drop) {
 		s.ring.releaseAll()
 		return true, engine.Pass
 	}
-	return s.tentatively(seq)
+	return s.tentatively(now, seq)
 }
 
 // tentatively delivers a packet on probation.
-func (s *State) tentatively(seq uint32) (bool, engine.Drop) {
-	s.probation(seq)
+func (s *State) tentatively(now int64, seq uint32) (bool, engine.Drop) {
+	s.probation(now, seq)
 	s.Stats.Delivered++
 	return false, engine.Pass
 }
 
 // probation notes that seq was delivered tentatively.
-func (s *State) probation(seq uint32) {
+func (s *State) probation(now int64, seq uint32) {
+	s.candAt = now
 	if s.flags&tentative == 0 {
 		s.flags |= tentative
 		s.candBase, s.candNext = seq, seq+1
@@ -292,7 +310,7 @@ func (s *State) Next(now int64) (seq uint32, item any, ok bool) {
 	if inTurn {
 		s.advance(now, p.seq)
 	} else {
-		s.probation(p.seq)
+		s.probation(now, p.seq)
 	}
 	s.Stats.Delivered++
 	s.settle()
@@ -300,6 +318,43 @@ func (s *State) Next(now int64) (seq uint32, item any, ok bool) {
 }
 
 // count counts a packet dropped.
+// lagLimit is how many late packets in a row, one number after the other and
+// nothing between them, show that it is us who went astray.
+const lagLimit = 8
+
+// fallBack takes the delivery point back to seq, if packets that seem late
+// are all that comes: a number that was corrupted, or forged where nothing
+// tells it, had moved the point too far ahead.
+func (s *State) fallBack(now int64, seq uint32) bool {
+	if seq != s.lag {
+		s.lagRun = 0
+	}
+	s.lag = seq + 1
+	if s.lagRun++; s.lagRun < lagLimit || s.ring != nil {
+		return false
+	}
+	s.lagRun = 0
+	s.flags &^= tentative | handedOn
+	s.next, s.seen = seq, 0
+	s.advance(now, seq)
+	return true
+}
+
+// HandOn is asked for every packet of data right before it is handed on, when
+// its fate is known: false means that a later one went ahead of it. That
+// happens when a burst brought a packet from beyond a gap before those of the
+// gap; the caller drops it as late.
+func (s *State) HandOn(seq uint32) bool {
+	if behind := int32(s.lastOut - seq); s.flags&handedOn != 0 && behind >= 0 && behind <= int32(s.cfg.maxJump()) {
+		s.Stats.Delivered--
+		s.count(engine.GRELate)
+		return false
+	}
+	s.flags |= handedOn
+	s.lastOut = seq
+	return true
+}
+
 func (s *State) count(d engine.Drop) {
 	switch d {
 	case engine.GREDuplicate:
@@ -367,6 +422,7 @@ func (s *State) advance(now int64, seq uint32) {
 		s.Stats.Lost += uint64(n) - 1
 	}
 	s.next = seq + 1
+	s.lagRun = 0
 	s.flags |= started | anyIn
 	s.unacked++
 	if s.ackAt == 0 {

@@ -268,6 +268,24 @@ func TestForgedInBurst(t *testing.T) {
 	}
 }
 
+// A jump that no one ever judges is forgotten, and reordering goes on.
+func TestUnconfirmed(t *testing.T) {
+	e := newEnd(t, config(5*ms))
+	e.receive(ms, 0)
+	for seq := uint32(1 << 30); seq < 1<<30+3; seq++ {
+		e.s.Receive(ms, seq, &packet{seq})
+	}
+	now := 100 * ms
+	for _, seq := range []uint32{2, 1, 4, 3} {
+		if d := e.receive(now, seq); d != engine.Pass {
+			t.Errorf("genuine %d: %v", seq, d)
+		}
+	}
+	if !slices.Equal(e.got, []uint32{0, 1, 2, 3, 4}) {
+		t.Errorf("delivered %v", e.got)
+	}
+}
+
 func TestClear(t *testing.T) {
 	e := newEnd(t, config(5*ms))
 	e.receive(ms, 0)

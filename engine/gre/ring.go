@@ -56,13 +56,13 @@ func (r *ring) remove(i int) slot {
 // release ends the wait of every packet that arrived at t or before, and of
 // those that stand before it.
 func (r *ring) release(next uint32, t int64) {
-	last, any := uint32(0), false
+	last, found := uint32(0), false
 	for i := range r.slot[:r.n] {
 		if s := &r.slot[i]; s.at <= t {
-			last, any = max(last, s.seq-next), true
+			last, found = max(last, s.seq-next), true
 		}
 	}
-	if !any {
+	if !found {
 		return
 	}
 	for i := range r.slot[:r.n] {

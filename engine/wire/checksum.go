@@ -67,7 +67,7 @@ func PseudoHeader6(src, dst [16]byte, proto uint8, n int) uint32 {
 }
 
 // UpdateChecksum returns checksum c after a 16-bit word it covers changed from
-// old to new (RFC 1624, equation 3).
-func UpdateChecksum(c, old, new uint16) uint16 {
-	return ^fold(uint64(^c) + uint64(^old) + uint64(new))
+// was to is (RFC 1624, equation 3).
+func UpdateChecksum(c, was, is uint16) uint16 {
+	return ^fold(uint64(^c) + uint64(^was) + uint64(is))
 }
