@@ -85,6 +85,7 @@ func newRootCmd() *cobra.Command {
 		newDialCmd(),
 		newDemoCmd(),
 		newCheckCmd(),
+		newDecryptCmd(),
 		newVersionCmd(),
 	)
 	return root
