@@ -4,6 +4,7 @@ package interop
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,8 +30,22 @@ func (a *attempt) router(n int, rules string) (remove func(), err error) {
 
 const natHelp = "iptables-legacy -t raw -A PREROUTING -p tcp --dport 1723 -j CT --helper pptp\n"
 
-// natHelper: three calls through masquerade with the kernel's PPTP helper, which gives each a call ID of its own.
-func natHelper(a *attempt) error { return a.behindNAT(3, natHelp) }
+// natHelper: three calls through masquerade with the kernel's PPTP helper, which makes the TCP source port the client's call ID. The
+// wire shows that where it runs behind the router, in a serve row.
+func natHelper(a *attempt) error {
+	if err := a.behindNAT(3, natHelp); err != nil || !a.serves {
+		return err
+	}
+	ports, ids, err := a.wire.outgoingCalls()
+	if err != nil {
+		return err
+	}
+	if len(ids) < 3 || !slices.Equal(ports, ids) {
+		return fmt.Errorf("the helper did not rewrite the call IDs: %v, ports %v", ids, ports)
+	}
+	a.note("call IDs rewritten to %v", ids)
+	return nil
+}
 
 // natPlain: one call through masquerade that knows nothing of call IDs: what comes back is sent to the one client by address.
 func natPlain(a *attempt) error { return a.behindNAT(1, "") }

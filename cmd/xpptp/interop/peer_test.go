@@ -19,9 +19,12 @@ const (
 
 	secretsFile = user + " * " + password + " *\n"
 
-	upLimit  = 20 * time.Second
+	upLimit  = 20 * time.Second // for a call; the guest starts one pppd after the other, so more calls have more time
 	endLimit = 15 * time.Second
 )
+
+// upWithin is how long n calls may take to come up.
+func upWithin(n int) time.Duration { return upLimit + time.Duration(n-1)*1500*time.Millisecond }
 
 // A policy is what one end of a call asks for and allows.
 type policy struct {
@@ -226,7 +229,8 @@ func (s *linuxServer) start(p policy) error {
 
 func (s *linuxServer) calls(n int) ([]call, error) {
 	pattern := fmt.Sprintf("(?s)(%s.*){%d}", pppdUpPatterns(s.p)[len(pppdUpPatterns(s.p))-1], n)
-	r, err := s.g.report(upLimit, "return guest.await_log('server', %s, %v)", pyList([]string{pattern}), upLimit.Seconds())
+	limit := upWithin(n)
+	r, err := s.g.report(limit, "return guest.await_log('server', %s, %v)", pyList([]string{pattern}), limit.Seconds())
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -72,10 +73,10 @@ func matrix() []row {
 		symmetric("ipv6", with(mppe128(), func(p *policy) { p.ipv6 = true }), exchangeIPv6),
 		symmetric("all-sizes", mppe128(), allSizes),
 		symmetric("kernel", kernel, exchange),
-		{name: "wrong-password", server: mppe128(), client: mppe128(), run: refusal(credential{user, "Wrong-Pass1"})},
-		{name: "unknown-user", server: mppe128(), client: mppe128(), run: refusal(credential{"nobody", password})},
-		{name: "server-requires-mppe", server: mppe128(), client: with(mppe128(), func(p *policy) { p.mppe = "deny" }), run: refusal(goodCredential)},
-		{name: "client-requires-mppe", server: with(mppe128(), func(p *policy) { p.mppe = "deny" }), client: mppe128(), run: refusal(goodCredential)},
+		{name: "wrong-password", server: mppe128(), client: mppe128(), run: refusal(credential{user, "Wrong-Pass1"}, authReason)},
+		{name: "unknown-user", server: mppe128(), client: mppe128(), run: refusal(credential{"nobody", password}, authReason)},
+		{name: "server-requires-mppe", server: mppe128(), client: with(mppe128(), func(p *policy) { p.mppe = "deny" }), run: refusal(goodCredential, mppeReason)},
+		{name: "client-requires-mppe", server: with(mppe128(), func(p *policy) { p.mppe = "deny" }), client: mppe128(), run: refusal(goodCredential, mppeReason)},
 		{name: "server-terminates", server: mppe128(), client: mppe128(), run: serverTerminates},
 		{name: "client-terminates", server: mppe128(), client: mppe128(), run: clientTerminates},
 		{name: "killed-peer", server: mppe128(), client: mppe128(), run: killedPeer},
@@ -235,8 +236,14 @@ func exchangeIPv6(a *attempt) error {
 	return a.pingBoth(c, "-s", "0-1400:350")
 }
 
-// refusal: the call is turned down with a reason, and the server then takes a good call when it can.
-func refusal(cr credential) func(*attempt) error {
+// What a client must know of a refusal.
+var (
+	authReason = regexp.MustCompile(`(?i)auth`)
+	mppeReason = regexp.MustCompile(`(?i)mppe|encryption`)
+)
+
+// refusal: the call is turned down, the client knows why, and nothing is left of it at the server.
+func refusal(cr credential, why *regexp.Regexp) func(*attempt) error {
 	return func(a *attempt) error {
 		if err := a.s.start(a.row.server); err != nil {
 			return err
@@ -248,6 +255,8 @@ func refusal(cr credential) func(*attempt) error {
 			return errors.New("the call came up")
 		case !errors.As(err, &r):
 			return err
+		case !why.MatchString(r.reason):
+			return fmt.Errorf("%w: the reason should match %q", err, why)
 		}
 		a.note("%v", r)
 		return a.s.idle(endLimit)
@@ -548,6 +557,14 @@ func twoCalls(a *attempt) error {
 	if first[0].local == second[0].local {
 		return fmt.Errorf("both calls have address %s", first[0].local)
 	}
+	for i, c := range []call{first[0], second[0]} {
+		// Both calls have the same peer: each must send from its own address.
+		out, err := a.linux.shell(10*time.Second, "ip route add default dev %s table %d && ip rule add from %s table %d", c.device, 100+i, c.local, 100+i)
+		if err != nil {
+			return fmt.Errorf("route of %s: %w\n%s", c.device, err, out)
+		}
+		defer a.linux.shell(10*time.Second, "ip rule del table %d", 100+i)
+	}
 	for _, c := range []call{first[0], second[0]} {
 		if err := a.ping(a.c.machine(), c.remote, "-S", c.local); err != nil {
 			return err
@@ -599,13 +616,13 @@ func throughput(a *attempt) error {
 	for _, way := range []string{"", "-R"} {
 		served := make(chan error, 1)
 		go func() {
-			out, err := a.s.machine().shell(60*time.Second, "iperf3 -s -1 -B %s", c.remote)
+			out, err := a.s.machine().shell(2*time.Minute, "iperf3 -s -1 -B %s", c.remote)
 			if err != nil {
 				err = fmt.Errorf("iperf3 -s: %w\n%s", err, out)
 			}
 			served <- err
 		}()
-		out, err := a.c.machine().shell(60*time.Second, "for i in 1 2 3 4 5 6 7 8 9 10; do sleep .3; iperf3 -c %s -t 10 -J %s >/tmp/iperf.$$ && break; done; cat /tmp/iperf.$$; rm -f /tmp/iperf.$$", c.remote, way)
+		out, err := a.c.machine().shell(2*time.Minute, "for i in 1 2 3 4 5 6 7 8 9 10; do sleep .3; iperf3 -c %s -t 10 -J %s >/tmp/iperf.$$ && break; done; cat /tmp/iperf.$$; rm -f /tmp/iperf.$$", c.remote, way)
 		if err != nil {
 			return fmt.Errorf("iperf3 -c: %w\n%s", err, out)
 		}

@@ -71,30 +71,56 @@ type frame struct {
 	rest     int // bytes after the PPP protocol field
 }
 
-// frames reads the GRE data frames of a stopped capture: classic pcap in this machine's byte order, microseconds.
-func (c *capture) frames() ([]frame, error) {
+// each hands every packet of a stopped capture to f: classic pcap in this machine's byte order, microseconds.
+func (c *capture) each(f func(at time.Time, packet []byte)) error {
 	const fileHeader, recordHeader = 24, 16
 	data, err := os.ReadFile(c.path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(data) < fileHeader || binary.NativeEndian.Uint32(data) != 0xa1b2c3d4 {
-		return nil, fmt.Errorf("%s: not a capture", c.path)
+		return fmt.Errorf("%s: not a capture", c.path)
 	}
-	var out []frame
 	for data = data[fileHeader:]; len(data) >= recordHeader; {
 		seconds, micros := binary.NativeEndian.Uint32(data), binary.NativeEndian.Uint32(data[4:])
 		length := int(binary.NativeEndian.Uint32(data[8:]))
 		if data = data[recordHeader:]; len(data) < length {
-			break
+			return nil
 		}
-		if fr, ok := parseFrame(data[:length]); ok {
-			fr.at = time.Unix(int64(seconds), int64(micros)*1000)
-			out = append(out, fr)
-		}
+		f(time.Unix(int64(seconds), int64(micros)*1000), data[:length])
 		data = data[length:]
 	}
-	return out, nil
+	return nil
+}
+
+// frames reads the GRE data frames of a stopped capture.
+func (c *capture) frames() (out []frame, err error) {
+	err = c.each(func(at time.Time, packet []byte) {
+		if fr, ok := parseFrame(packet); ok {
+			fr.at = at
+			out = append(out, fr)
+		}
+	})
+	return out, err
+}
+
+// outgoingCalls reads the Outgoing-Call-Requests of a stopped capture: the TCP source port and the call ID of each.
+func (c *capture) outgoingCalls() (ports, callIDs []uint16, err error) {
+	err = c.each(func(_ time.Time, b []byte) {
+		if len(b) < 14+20+20 || binary.BigEndian.Uint16(b[12:]) != 0x0800 || b[23] != 6 {
+			return
+		}
+		tcp := b[14+int(b[14]&15)*4:]
+		if len(tcp) < 20 || binary.BigEndian.Uint16(tcp[2:]) != 1723 {
+			return
+		}
+		// RFC 2637 section 2.7: length 168, control message type 7, call ID at offset 12.
+		if m := tcp[int(tcp[12]>>4)*4:]; len(m) >= 14 && binary.BigEndian.Uint16(m) == 168 && binary.BigEndian.Uint16(m[8:]) == 7 {
+			ports = append(ports, binary.BigEndian.Uint16(tcp))
+			callIDs = append(callIDs, binary.BigEndian.Uint16(m[12:]))
+		}
+	})
+	return ports, callIDs, err
 }
 
 // parseFrame reads Ethernet, IPv4, enhanced GRE (RFC 2637 section 4.1) and the PPP protocol field; not ok for anything else.

@@ -162,7 +162,7 @@ func (s *xpptpServer) count(r *regexp.Regexp) int {
 }
 
 func (s *xpptpServer) calls(n int) ([]call, error) {
-	err := s.poll(upLimit, fmt.Sprintf("%d calls up", n), func() bool { return s.count(callUp)-s.count(callDown) >= n })
+	err := s.poll(upWithin(n), fmt.Sprintf("%d calls up", n), func() bool { return s.count(callUp)-s.count(callDown) >= n })
 	if err != nil {
 		return nil, err
 	}
@@ -215,8 +215,9 @@ func (c *xpptpClient) machine() machine { return c.h }
 
 // dialed is a line of JSON of dial.
 type dialed struct {
-	Event string
-	Call  struct {
+	Event  string
+	Reason string // with event down
+	Call   struct {
 		Cipher      string
 		IP, LocalIP string // the peer's, ours
 		IP6         string
@@ -224,11 +225,11 @@ type dialed struct {
 	}
 }
 
-// up reads the lines of the calls that have come up.
-func (p *program) up() (calls []dialed) {
-	for _, line := range strings.Split(p.stdout.String(), "\n") {
+// events reads the lines of one event: up or down.
+func (p *program) events(event string) (calls []dialed) {
+	for line := range strings.Lines(p.stdout.String()) {
 		var d dialed
-		if json.Unmarshal([]byte(line), &d) == nil && d.Event == "up" {
+		if json.Unmarshal([]byte(line), &d) == nil && d.Event == event {
 			calls = append(calls, d)
 		}
 	}
@@ -243,6 +244,9 @@ func (c *xpptpClient) dial(server string, p policy, cr credential, n int) ([]cal
 	c.mu.Lock()
 	tun := fmt.Sprintf("xi%d", len(c.ps))
 	c.mu.Unlock()
+	if n > 1 {
+		tun = "xi%d" // one device for each call, numbered by the kernel
+	}
 	args := []string{"dial", "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
 	args = append(args, policyArgs(p)...)
 	args = append(args, strings.Fields(os.Getenv("XPPTP_DIAL_ARGS"))...)
@@ -253,17 +257,20 @@ func (c *xpptpClient) dial(server string, p policy, cr credential, n int) ([]cal
 	c.mu.Lock()
 	c.ps = append(c.ps, prog)
 	c.mu.Unlock()
-	err = prog.poll(upLimit, fmt.Sprintf("%d calls up", n), func() bool { return len(prog.up()) >= n })
+	err = prog.poll(upWithin(n), fmt.Sprintf("%d calls up", n), func() bool { return len(prog.events("up")) >= n })
 	var exit *exec.ExitError
 	if err != nil && !prog.running() && errors.As(prog.waitErr, &exit) && exit.Exited() {
-		lines := strings.Split(strings.TrimSpace(prog.stderr.String()), "\n")
-		return nil, refused{fmt.Sprintf("exit %d: %s", exit.ExitCode(), lines[len(lines)-1])}
+		down := prog.events("down")
+		if len(down) == 0 {
+			return nil, err
+		}
+		return nil, refused{fmt.Sprintf("exit %d: %s", exit.ExitCode(), down[0].Reason)}
 	}
 	if err != nil {
 		return nil, err
 	}
 	var calls []call
-	for _, d := range prog.up() {
+	for _, d := range prog.events("up") {
 		calls = append(calls, call{device: tun, local: d.Call.LocalIP, remote: d.Call.IP, localLL: d.Call.LocalIP6, remoteLL: d.Call.IP6, cipher: d.Call.Cipher})
 	}
 	return calls, nil
