@@ -33,6 +33,7 @@ type call struct {
 	ref  pptp.CallRef
 	log  *slog.Logger
 
+	n    uint64 // calls are numbered by their loop
 	pair pair
 	id   uint16 // our call ID
 	wc   *workers.Call
@@ -85,7 +86,8 @@ func (c *conn) newCall(peerID, window uint16, peerKnown, client bool) (*call, er
 	if !ok {
 		return nil, fmt.Errorf("no call ID left between %v and %v", p.local, p.peer)
 	}
-	k := &call{l: l, conn: c, pair: p, id: id, client: client, started: l.now}
+	l.made++
+	k := &call{l: l, conn: c, n: l.made, pair: p, id: id, client: client, started: l.now}
 	k.log = c.log.With("call", id)
 	k.timer.Owner = k
 	k.peerMRU = 1500

@@ -140,15 +140,14 @@ func (c *conn) write() {
 		if n < len(b) {
 			// The peer reads slowly. Wait aside; what is waiting is bounded by the machine.
 			c.blocked = true
-			go func() {
-				_ = c.tr.WaitWritable()
+			c.tr.Writable(func() {
 				c.l.post(func() {
 					c.blocked = false
 					if !c.closed {
 						c.pump()
 					}
 				})
-			}()
+			})
 		}
 	}
 }

@@ -30,6 +30,7 @@ type Loop struct {
 	ids   *callIDs
 	conns map[*conn]struct{}
 	calls map[*call]struct{}
+	made  uint64 // calls so far
 
 	mu   sync.Mutex
 	mail []func()

@@ -13,9 +13,22 @@ import (
 type transport interface {
 	// TryWrite writes what can be written now; n < len(b) means "later".
 	TryWrite(b []byte) (n int, err error)
-	// WaitWritable blocks until more can be written, or the transport is closed.
-	WaitWritable() error
+	// Writable calls f, once, when more can be written or the transport is
+	// closed; not before it returns.
+	Writable(f func())
 	Close() error
+}
+
+// tcp is the transport of a TCP connection.
+type tcp struct{ *sock.Stream }
+
+// Writable implements transport. A goroutine waits, only while a peer reads
+// slowly.
+func (t tcp) Writable(f func()) {
+	go func() {
+		_ = t.WaitWritable() // a closed one is found out by the next write
+		f()
+	}()
 }
 
 // readChunk is how much is read from a control connection at a time; the
@@ -34,7 +47,7 @@ func (l *Loop) serveTCP(nc *net.TCPConn, originator bool, up func(*conn)) error 
 	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	l.post(func() {
-		c := l.addConn(st, originator, local, remote)
+		c := l.addConn(tcp{st}, originator, local, remote)
 		if up != nil {
 			up(c)
 		}

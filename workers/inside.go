@@ -128,6 +128,7 @@ func (w *Worker) seal() {
 
 // sendControl sends a PPP control frame.
 func (w *Worker) sendControl(c *Call, proto uint16, info []byte) {
+	w.flow.Made++
 	if !c.PeerKnown {
 		w.drops[engine.NotUp]++
 		return
@@ -252,6 +253,7 @@ func (w *Worker) acknowledge() {
 // sendAck sends a packet that only acknowledges.
 func (w *Worker) sendAck(c *Call) {
 	f := w.cfg.Pool.Get()
+	w.flow.Made++
 	if f == nil {
 		w.drops[engine.NoFrame]++
 		return
@@ -259,7 +261,8 @@ func (w *Worker) sendAck(c *Call) {
 	f.Extend(wire.GRELen(false, true))
 	n := c.GRE.PutAck(f.Data(), c.PeerCallID)
 	f.Trim(n)
-	if n == 0 {
+	if n == 0 { // nothing received yet
+		w.flow.Made--
 		f.Free()
 		return
 	}

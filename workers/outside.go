@@ -130,7 +130,7 @@ func (w *Worker) deliver() {
 			}
 		}
 		if d == engine.Pass {
-			d = w.forward(a.c, a.f, a.proto)
+			d = w.forward(a)
 		}
 		// A packet whose inside makes no sense must not move the sequence on.
 		a.c.GRE.Confirm(w.now, a.seq, d != engine.MPPEInsane && d != engine.InnerBad && d != engine.InnerShort)
@@ -171,6 +171,7 @@ func (w *Worker) classify(a *arrival) bool {
 	}
 	c.GRE.Confirm(w.now, a.seq, true)
 	if d == engine.Pass {
+		w.flow.Consumed++
 		f.Free()
 	} else {
 		w.drop(f, c, d)
@@ -180,15 +181,19 @@ func (w *Worker) classify(a *arrival) bool {
 
 // forward checks an inside packet and queues it for the inside port. On a
 // drop the frame is still the caller's.
-func (w *Worker) forward(c *Call, f *rings.Frame, proto uint16) engine.Drop {
+func (w *Worker) forward(a *arrival) engine.Drop {
+	c, f := a.c, a.f
 	var d engine.Drop
-	switch proto {
+	switch a.proto {
 	case wire.PPPIPv4:
 		d = w.checkV4(c, f)
 	case wire.PPPIPv6:
 		d = w.checkV6(c, f)
 	default:
 		d = engine.PPPProtocol
+	}
+	if d == engine.Pass && !c.GRE.HandOn(a.seq) {
+		d = engine.GRELate
 	}
 	if d != engine.Pass {
 		return d
@@ -257,10 +262,10 @@ func (w *Worker) punt(c *Call, proto uint16, info []byte) engine.Drop {
 	if !c.TakePunt(w.now) {
 		return engine.PuntRate
 	}
-	c.Stats.RxControl++
 	if !w.punts.put(c, PuntPPP, proto, info) {
 		return engine.PuntFull
 	}
+	c.Stats.RxControl++
 	w.punts.wake()
 	return engine.Pass
 }

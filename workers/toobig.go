@@ -35,10 +35,12 @@ func (w *Worker) tooBig(c *Call, f *rings.Frame, proto uint16) {
 			w.drop(f, c, engine.NoFrame) // the rest of the packet is lost with it
 			return
 		}
+		w.flow.Made++
 		b := g.Extend(int(c.Room))
 		g.Trim(fr.Next(b))
 		w.enqueue(c, g, proto)
 	}
+	w.flow.Consumed++
 	f.Free()
 }
 
@@ -50,6 +52,7 @@ func (w *Worker) answer(c *Call, f *rings.Frame, put func(b []byte, src netip.Ad
 			b := g.Extend(min(1280, len(g.Chunk())-rings.UMEMHeadroom-rings.Tailroom))
 			if n := put(b, src); n > 0 {
 				g.Trim(n)
+				w.flow.Made++
 				w.in = append(w.in, g)
 			} else {
 				g.Free()

@@ -68,6 +68,7 @@ type Worker struct {
 	punts *puntRing
 	drops engine.Counters
 	loops Loops
+	flow  Flow
 
 	rx     [Burst]*rings.Frame
 	ready  []arrival
@@ -91,6 +92,13 @@ type Worker struct {
 // Loops counts what the poll loop did.
 type Loops struct {
 	Polls, Busy, Sleeps uint64
+}
+
+// Flow completes the account of a worker's packets: received + Made = sent +
+// Consumed + dropped + waiting, where received and sent are the ports' counts.
+type Flow struct {
+	Made     uint64 // control frames, acknowledgements, fragments, ICMP errors
+	Consumed uint64 // handed to control, or replaced by their fragments
 }
 
 // arrival is a frame on its way in, GRE header off: a PPP frame.
@@ -269,6 +277,7 @@ type State struct {
 	Sessions int
 	Drops    engine.Counters
 	Loops    Loops
+	Flow     Flow
 	Free     int // frames in the pool
 	Frames   int // frames the pool was made with
 	Ports    []rings.Info
@@ -282,7 +291,7 @@ func (w *Worker) Snapshot(done func(State)) { w.Post(func() { done(w.State()) })
 // State returns the counters. Only on the worker, or when it does not run.
 func (w *Worker) State() State {
 	s := State{
-		ID: w.cfg.ID, Sessions: w.table.Len(), Drops: w.drops, Loops: w.loops,
+		ID: w.cfg.ID, Sessions: w.table.Len(), Drops: w.drops, Loops: w.loops, Flow: w.flow,
 		Free: w.cfg.Pool.Free(), Frames: w.cfg.Pool.Size(),
 	}
 	for _, p := range w.ports() {
@@ -290,6 +299,15 @@ func (w *Worker) State() State {
 		s.Stats = append(s.Stats, p.Stats())
 	}
 	return s
+}
+
+// Waiting returns how many frames wait in the worker: for their turn, or for a
+// next hop. It looks at every session. Only on the worker, or when it does not run.
+func (w *Worker) Waiting() (n int) {
+	w.table.Each(func(s *session.Session) {
+		n += s.GRE.Held() + len(s.Owner.(*Call).pending)
+	})
+	return n
 }
 
 // CallState posts a command that hands done a copy of a call's counters.
