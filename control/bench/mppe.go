@@ -1,0 +1,382 @@
+// Package bench measures the parts of xpptp on the machine it runs on. Figures that count are ratios taken in one run.
+package bench
+
+import (
+	"crypto/rc4"
+	"crypto/sha1"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"xpptp/engine"
+	"xpptp/engine/mppe"
+	"xpptp/engine/mppe/multi"
+)
+
+// Directions of an MPPERow.
+const (
+	Send    = "send"    // mppe.Engine.Seal
+	Receive = "receive" // mppe.Engine.Open, with its checks of what was decrypted
+	Kernel  = "kernel"  // multi.Cipher.Crypt alone: the same for both directions
+)
+
+// MPPERow is one measurement. The contenders run in turns. RatioGo is the median over the turns of the time of crypto/rc4 and
+// crypto/sha1, one packet at a time, over the time of this way; the times given are the shortest.
+type MPPERow struct {
+	Size        int     `json:"size"`     // bytes encrypted per packet; 0 for IMIX: 64, 576 and 1400 at 7:4:1
+	Sessions    string  `json:"sessions"` // "many": one per packet of the batch; "one"; "five"
+	Stateful    bool    `json:"stateful"`
+	Bits        int     `json:"bits"` // 40, 56 or 128
+	Direction   string  `json:"direction"`
+	Way         string  `json:"way"`
+	Batch       int     `json:"batch"`
+	NsPerPacket float64 `json:"ns_per_packet"`
+	NsGo        float64 `json:"ns_go"` // per packet, of crypto/rc4 and crypto/sha1
+	RatioGo     float64 `json:"ratio_go"`
+	Ahead       bool    `json:"ahead,omitempty"` // the keys were computed ahead of time and that is not in the time
+}
+
+// MPPEPlan says what to measure. Empty lists mean the usual ones.
+type MPPEPlan struct {
+	Ways       []multi.Way
+	Sizes      []int // at least 22: PPP protocol and IPv4 header; 0 for IMIX
+	Batches    []int // at most 256
+	Sessions   []string
+	Stateful   []bool
+	Bits       []int
+	Directions []string
+	Ahead      bool          // Kernel rows, stateless: compute the keys ahead of time
+	Time       time.Duration // per row
+}
+
+func or[T any](given, usual []T) []T {
+	if len(given) == 0 {
+		return usual
+	}
+	return given
+}
+
+var imix = [12]int{64, 64, 576, 64, 576, 64, 64, 1400, 576, 64, 576, 64}
+
+// MPPE runs the plan and hands every row to f as soon as it is measured. An error names the value of the plan that is out of range.
+func MPPE(p MPPEPlan, f func(MPPERow)) error {
+	if p.Time == 0 {
+		p.Time = 100 * time.Millisecond
+	}
+	for _, direction := range or(p.Directions, []string{Send, Receive}) {
+		for _, stateful := range or(p.Stateful, []bool{false, true}) {
+			for _, sessions := range or(p.Sessions, []string{"many", "one"}) {
+				for _, bits := range or(p.Bits, []int{128}) {
+					for _, batch := range or(p.Batches, []int{1, 2, 4, 8, 16, 32, 64, 128, 256}) {
+						for _, size := range or(p.Sizes, []int{64, 256, 576, 1400, 0}) {
+							row := MPPERow{Size: size, Sessions: sessions, Stateful: stateful, Bits: bits, Direction: direction, Batch: batch,
+								Ahead: p.Ahead && direction == Kernel && !stateful}
+							if err := measureMPPE(p, row, f); err != nil {
+								return err
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func measureMPPE(p MPPEPlan, row MPPERow, f func(MPPERow)) error {
+	ways := or(p.Ways, multi.Ways())
+	w, err := newMPPEWork(row)
+	if err != nil {
+		return err
+	}
+	sides := []mppeSide{w.std()}
+	for _, way := range ways {
+		s, err := w.side(way)
+		if err != nil {
+			return err
+		}
+		sides = append(sides, s)
+	}
+	for _, s := range sides {
+		if err := s.check(); err != nil {
+			return err
+		}
+	}
+	times := make([][]float64, len(sides))
+	end := time.Now().Add(p.Time * time.Duration(len(ways)))
+	for n := 0; n < 5 || time.Now().Before(end); n++ {
+		for i, s := range sides {
+			var ns time.Duration
+			for range max(1, 64/row.Batch) { // long enough for the clock
+				s.prepare()
+				start := time.Now()
+				s.run()
+				ns += time.Since(start)
+			}
+			times[i] = append(times[i], float64(ns.Nanoseconds())/float64(row.Batch*max(1, 64/row.Batch)))
+		}
+	}
+	row.NsGo = slices.Min(times[0])
+	for i, way := range ways {
+		ns := times[i+1]
+		ratios := make([]float64, len(ns))
+		for k := range ns {
+			ratios[k] = times[0][k] / ns[k]
+		}
+		slices.Sort(ratios)
+		row.Way, row.NsPerPacket, row.RatioGo = way.String(), slices.Min(ns), ratios[len(ratios)/2]
+		f(row)
+	}
+	return nil
+}
+
+// mppeSide is one contender.
+type mppeSide struct {
+	prepare func() // not timed
+	run     func()
+	check   func() error // runs once and looks at the result
+}
+
+// mppeWork is the frames and keys of a row.
+type mppeWork struct {
+	row    MPPERow
+	starts [][16]byte
+	sizes  []int
+}
+
+func newMPPEWork(row MPPERow) (*mppeWork, error) {
+	if row.Batch < 1 || row.Batch > 256 {
+		return nil, fmt.Errorf("bench mppe: batch %d: want 1 to 256", row.Batch)
+	}
+	if row.Size != 0 && (row.Size < 22 || row.Size > 1700) {
+		return nil, fmt.Errorf("bench mppe: size %d: want 0 or 22 to 1700", row.Size)
+	}
+	w := &mppeWork{row: row}
+	n, ok := map[string]int{"one": 1, "five": 5, "many": row.Batch}[row.Sessions]
+	if !ok {
+		return nil, fmt.Errorf("bench mppe: sessions %q: want one, five or many", row.Sessions)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	w.starts = make([][16]byte, n)
+	for i := range w.starts {
+		for k := range w.starts[i] {
+			w.starts[i][k] = byte(r.Uint32())
+		}
+	}
+	for i := range row.Batch {
+		size := row.Size
+		if size == 0 {
+			size = imix[i%len(imix)]
+		}
+		w.sizes = append(w.sizes, size)
+	}
+	return w, nil
+}
+
+// Frames stand as in a UMEM.
+const (
+	frameSize = 2048
+	headroom  = 128
+)
+
+// frames returns a batch of frames that hold MPPE header, PPP protocol and an IPv4 packet each, and a function that puts that back.
+func (w *mppeWork) frames() (frames [][]byte, restore func()) {
+	mem := make([]byte, frameSize*len(w.sizes))
+	for i, size := range w.sizes {
+		b := mem[frameSize*i+headroom:][: mppe.HeaderLen+size : frameSize-headroom]
+		p := b[mppe.HeaderLen:]
+		p[1] = 0x21
+		ip := p[2:]
+		ip[0] = 0x45
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+		ip[8], ip[9] = 64, 17
+		var sum uint32
+		for k := 0; k < 20; k += 2 {
+			sum += uint32(binary.BigEndian.Uint16(ip[k:]))
+		}
+		binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+		frames = append(frames, b)
+	}
+	plain := slices.Clone(mem)
+	return frames, func() { copy(mem, plain) }
+}
+
+func (w *mppeWork) params(i int) *mppe.Params {
+	return &mppe.Params{Bits: w.row.Bits, Stateful: w.row.Stateful, Start: w.starts[i]}
+}
+
+// chain is the key state of session i, as RFC 3079 §3.3 begins it but for the first change: that is of no matter here.
+func (w *mppeWork) chain(i int) (multi.KeyState, error) {
+	k := multi.KeyState{Start: w.starts[i], Session: w.starts[i], Len: 16}
+	switch w.row.Bits {
+	case 40:
+		k.Len, k.Salt = 8, 3
+	case 56:
+		k.Len, k.Salt = 8, 1
+	case 128:
+	default:
+		return k, fmt.Errorf("bench mppe: %d bits: want 40, 56 or 128", w.row.Bits)
+	}
+	return k, nil
+}
+
+func nothing() {}
+
+func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
+	if w.row.Direction == Kernel {
+		return w.kernel(way)
+	}
+	e := mppe.New(way)
+	frames, restore := w.frames()
+	n := len(w.starts)
+	txs, rxs := make([]mppe.Tx, n), make([]mppe.Rx, n)
+	for i := range n {
+		if err := txs[i].Init(w.params(i)); err != nil {
+			return mppeSide{}, fmt.Errorf("bench mppe: %w", err)
+		}
+		if err := rxs[i].Init(w.params(i)); err != nil {
+			return mppeSide{}, fmt.Errorf("bench mppe: %w", err)
+		}
+	}
+	seal, open := make([]mppe.TxJob, len(frames)), make([]mppe.RxJob, len(frames))
+	for i, b := range frames {
+		seal[i] = mppe.TxJob{Tx: &txs[i%n], Data: b}
+		open[i] = mppe.RxJob{Rx: &rxs[i%n], Data: b}
+	}
+	now := int64(0)
+	s := mppeSide{prepare: nothing, run: func() { e.Seal(seal) }}
+	if w.row.Direction == Receive {
+		s = mppeSide{
+			prepare: func() { restore(); e.Seal(seal) },
+			run:     func() { now += int64(time.Millisecond); e.Open(now, open) },
+		}
+	} else if w.row.Direction != Send {
+		return s, fmt.Errorf("bench mppe: direction %q: want %s, %s or %s", w.row.Direction, Send, Receive, Kernel)
+	}
+	s.check = func() error {
+		restore()
+		e.Seal(seal)
+		e.Open(now, open)
+		for i := range open {
+			if open[i].Drop != engine.Pass {
+				return fmt.Errorf("bench mppe: way %v: packet %d of %d: %v", way, i, len(open), open[i].Drop)
+			}
+		}
+		return nil
+	}
+	return s, nil
+}
+
+func (w *mppeWork) kernel(way multi.Way) (mppeSide, error) {
+	c := multi.New(way)
+	frames, _ := w.frames()
+	n := len(w.starts)
+	chains, streams, keys := make([]multi.KeyState, n), make([]multi.Stream, n), make([]*multi.KeyState, n)
+	for i := range n {
+		var err error
+		if chains[i], err = w.chain(i); err != nil {
+			return mppeSide{}, err
+		}
+		keys[i] = &chains[i]
+		streams[i].Init(chains[i].Session[:chains[i].Len])
+	}
+	units := make([]multi.Unit, len(frames))
+	for i, b := range frames {
+		units[i] = multi.Unit{Steps: 1, Data: b[mppe.HeaderLen:]}
+		if w.row.Stateful {
+			units[i].Stream = &streams[i%n]
+		} else {
+			units[i].Key = keys[i%n]
+		}
+	}
+	s := mppeSide{prepare: nothing, run: func() { c.Crypt(units) }, check: func() error { c.Crypt(units); return nil }}
+	if w.row.Ahead {
+		c.Reserve(n, (len(frames)+n-1)/n)
+		s.prepare = func() { c.Ahead(keys, math.MaxInt) }
+	}
+	return s, nil
+}
+
+// std is the standard library's side: one packet after the other.
+func (w *mppeWork) std() mppeSide {
+	frames, _ := w.frames()
+	n := len(w.starts)
+	sessions := make([]stdSession, n)
+	for i := range sessions {
+		k, err := w.chain(i)
+		if err != nil {
+			continue // the other sides will say so
+		}
+		sessions[i].key = k
+		if w.row.Stateful {
+			sessions[i].stream = mustRC4(k.Session[:k.Len])
+		}
+	}
+	run := func() {
+		for i, b := range frames {
+			sessions[i%n].crypt(b[mppe.HeaderLen:])
+		}
+	}
+	return mppeSide{prepare: nothing, run: run, check: func() error { run(); return nil }}
+}
+
+// stdSession is a session as the standard library would do it.
+type stdSession struct {
+	key    multi.KeyState
+	msg    [112]byte
+	stream *rc4.Cipher
+}
+
+func (s *stdSession) crypt(b []byte) {
+	if s.stream != nil {
+		s.stream.XORKeyStream(b, b)
+		return
+	}
+	k := &s.key
+	n := int(k.Len)
+	m := s.msg[:80+2*n]
+	clear(m)
+	copy(m, k.Start[:n])
+	copy(m[n+40:], k.Session[:n])
+	for i := 2*n + 40; i < len(m); i++ {
+		m[i] = 0xF2
+	}
+	d := sha1.Sum(m)
+	mustRC4(d[:n]).XORKeyStream(k.Session[:n], d[:n])
+	copy(k.Session[:k.Salt], []byte{0xD1, 0x26, 0x9E})
+	mustRC4(k.Session[:n]).XORKeyStream(b, b)
+}
+
+// mustRC4 is for keys of 8 and 16 bytes, which crypto/rc4 takes.
+func mustRC4(key []byte) *rc4.Cipher {
+	c, err := rc4.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// WriteMPPE prints rows as a table for people.
+func WriteMPPE(w io.Writer, rows []MPPERow) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "size\tsessions\tmode\tbits\tdirection\tbatch\tway\tns/packet\tGo ns\t× Go\t")
+	for _, r := range rows {
+		size, mode := fmt.Sprint(r.Size), "stateless"
+		if r.Size == 0 {
+			size = "IMIX"
+		}
+		if r.Stateful {
+			mode = "stateful"
+		}
+		if r.Ahead {
+			mode = "keys ahead"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%.0f\t%.0f\t%.2f\t\n", size, r.Sessions, mode, r.Bits, r.Direction, r.Batch, r.Way, r.NsPerPacket, r.NsGo, r.RatioGo)
+	}
+	return t.Flush()
+}
