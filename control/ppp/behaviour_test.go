@@ -1220,3 +1220,235 @@ func TestNames(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// opens counts how often the receive side was opened.
+func (o *lone) opens() (n int) {
+	for _, line := range o.log {
+		if strings.Contains(line, "OpenReceive") {
+			n++
+		}
+	}
+	return n
+}
+
+// A peer that had our Ack may be open and sending. When it asks anew it starts
+// over with the first key, and so must our receive side, before the Ack.
+func TestReceiveReopensForAPeerThatStartsOver(t *testing.T) {
+	o := serverToCCP(t, require128)
+	o.in(ProtoCCP, pkt(confReq, 1, option128...))
+	o.next(ProtoCCP, confAck)
+	if o.opens() != 1 {
+		t.Fatalf("opened %d times", o.opens())
+	}
+	o.in(ProtoCCP, pkt(confReq, 1, option128...)) // a repetition: the Ack was late
+	o.next(ProtoCCP, confAck)
+	if o.opens() != 1 {
+		t.Fatalf("opened %d times", o.opens())
+	}
+	o.in(ProtoCCP, pkt(confReq, 2, option128...))
+	o.next(ProtoCCP, confAck)
+	if o.opens() != 2 {
+		t.Fatalf("opened %d times", o.opens())
+	}
+	if last := o.log[len(o.log)-2]; !strings.Contains(last, "OpenReceive") {
+		t.Errorf("before the Ack comes %q", last)
+	}
+	o.in(ProtoCCP, pkt(confAck, o.link.ccp.id, option128...))
+	if o.transmit == nil || o.opens() != 2 {
+		t.Errorf("transmit %v, opened %d times", o.transmit, o.opens())
+	}
+}
+
+func TestRepeatedRequestWhileOpen(t *testing.T) {
+	o := serverToCCP(t, require128)
+	o.in(ProtoCCP, pkt(confReq, 1, option128...))
+	o.ack(ProtoCCP)
+	o.out = nil
+	for range 2 {
+		o.in(ProtoCCP, pkt(confReq, 1, option128...))
+		o.next(ProtoCCP, confAck)
+		if o.link.ccp.state != opened || o.transmit == nil {
+			t.Fatal("a repeated request tore CCP down")
+		}
+	}
+	// A third time it is meant.
+	o.in(ProtoCCP, pkt(confReq, 1, option128...))
+	o.next(ProtoCCP, confReq)
+	o.next(ProtoCCP, confAck)
+	if o.link.ccp.state != ackSent || o.transmit != nil || o.opens() != 2 {
+		t.Errorf("CCP %s, transmit %v, opened %d times", o.link.ccp.state, o.transmit, o.opens())
+	}
+}
+
+func TestRepeatedRequestGetsTheSameRefusal(t *testing.T) {
+	o := serverToCCP(t, Policy{Mode: Require, Bits: Bits128, Stateful: StatefulPreferred})
+	for range 3 {
+		o.in(ProtoCCP, pkt(confReq, 1, option128...))
+		if p := o.next(ProtoCCP, confNak); p.data[2] != 0 {
+			t.Fatalf("Nak %x", p.data)
+		}
+	}
+	o.in(ProtoCCP, pkt(confReq, 2, option128...)) // it insists
+	o.next(ProtoCCP, confAck)
+	// Methods: each new refusal names the next one, a repetition the same.
+	cfg := clientConfig()
+	cfg.Auth = []Method{MSCHAPv2, PAP}
+	o = newLone(t, cfg)
+	o.link.Open(0)
+	for i, want := range [][]byte{{3, 5, 0xC2, 0x23, 0x81}, {3, 5, 0xC2, 0x23, 0x81}, {3, 4, 0xC0, 0x23}, {3, 5, 0xC2, 0x23, 0x81}} {
+		id := []uint8{1, 1, 2, 3}[i]
+		o.in(ProtoLCP, pkt(confReq, id, 3, 4, 0xC2, 0x27)) // EAP
+		if p := o.next(ProtoLCP, confNak); !bytes.Equal(p.data, want) {
+			t.Errorf("Nak %x, want %x", p.data, want)
+		}
+	}
+	// With a hash alone there is no PAP.
+	hash := mschap.NTHash("x")
+	cfg.Auth, cfg.Password, cfg.NTHash = []Method{PAP, CHAPMD5}, "", &hash
+	o = newLone(t, cfg)
+	o.link.Open(0)
+	o.in(ProtoLCP, pkt(confReq, 1, 3, 4, 0xC0, 0x23))
+	o.next(ProtoLCP, confRej)
+}
+
+func TestClientHoldsItsAckWhenItListens(t *testing.T) {
+	o := clientToCCP(t, Policy{Mode: Allow, Bits: Bits128})
+	for _, f := range o.out {
+		if f.proto == ProtoCCP {
+			t.Fatal("Allow asks first")
+		}
+	}
+	for round := range uint8(3) { // again when CCP is open
+		o.out = nil
+		o.in(ProtoCCP, pkt(confReq, 10+round, option128...))
+		req := o.next(ProtoCCP, confReq)
+		for _, f := range o.out {
+			if f.proto == ProtoCCP {
+				t.Fatal("the Ack was not held back")
+			}
+		}
+		o.in(ProtoCCP, pkt(confAck, req.id, req.data...))
+		if p := o.next(ProtoCCP, confAck); p.id != 10+round {
+			t.Errorf("Ack %d", p.id)
+		}
+		if o.transmit == nil || o.opens() != int(round)+1 {
+			t.Errorf("round %d: transmit %v, opened %d times", round, o.transmit, o.opens())
+		}
+	}
+}
+
+func TestServerListensWithAllow(t *testing.T) {
+	o := serverToCCP(t, Policy{Mode: Allow, Bits: Bits128})
+	o.next(ProtoIPCP, confReq)
+	o.in(ProtoCCP, pkt(confReq, 1, append([]byte{26, 4, 0x78, 0}, option128...)...))
+	o.next(ProtoCCP, confReq)
+	if p := o.next(ProtoCCP, confRej); !bytes.Equal(p.data, []byte{26, 4, 0x78, 0}) {
+		t.Errorf("Reject %x", p.data)
+	}
+	o.in(ProtoCCP, pkt(confReq, 2, option128...))
+	o.next(ProtoCCP, confAck)
+	o.in(ProtoCCP, pkt(confAck, o.link.ccp.id, option128...))
+	if o.transmit == nil || o.receive == nil {
+		t.Error("not encrypted")
+	}
+	if s := o.link.Snapshot(); s.SendBits != 128 || s.RecvBits != 128 || s.SendStateful {
+		t.Errorf("snapshot %+v", s)
+	}
+}
+
+func TestLCPNaks(t *testing.T) {
+	cfg := serverConfig()
+	cfg.Auth = []Method{MSCHAPv2, CHAPMD5, PAP}
+	o := newLone(t, cfg)
+	o.link.Open(0)
+	p := o.next(ProtoLCP, confReq)
+	// A smaller MRU, more in the ACCM, MD5 instead, another magic number; and an
+	// option that we did not ask for.
+	o.in(ProtoLCP, pkt(confNak, p.id, 1, 4, 2, 0, 2, 6, 0, 0, 0, 1, 3, 5, 0xC2, 0x23, 5, 5, 6, 9, 9, 9, 9, 7, 2, 8, 2, 13, 3, 6))
+	q := o.next(ProtoLCP, confReq)
+	if !bytes.HasPrefix(q.data, []byte{1, 4, 2, 0, 2, 6, 0, 0, 0, 1, 3, 5, 0xC2, 0x23, 5, 5, 6}) || len(q.data) != 21 || bytes.Equal(q.data[17:], p.data[17:21]) {
+		t.Errorf("asks %x", q.data)
+	}
+	// A method that is not allowed: the next one of ours. A larger MRU: no.
+	o.in(ProtoLCP, pkt(confNak, q.id, 1, 4, 4, 0, 3, 5, 0xC2, 0x23, 0x80))
+	q = o.next(ProtoLCP, confReq)
+	if !bytes.HasPrefix(q.data, []byte{1, 4, 2, 0, 2, 6, 0, 0, 0, 1, 3, 4, 0xC0, 0x23}) {
+		t.Errorf("asks %x", q.data)
+	}
+	o.in(ProtoLCP, pkt(confRej, q.id, 3, 4, 0xC0, 0x23))
+	o.next(ProtoLCP, termReq)
+	o.wait(10_000)
+	if len(o.downs) != 1 || o.downs[0].Code != AuthRefused {
+		t.Errorf("down %v", o.downs)
+	}
+}
+
+func TestNetworksRefused(t *testing.T) {
+	// IPV6CP alone is enough.
+	o := newLone(t, noAuth())
+	o.openLCP()
+	p := o.next(ProtoIPCP, confReq)
+	o.in(ProtoLCP, pkt(protoRej, 1, append([]byte{0x80, 0x21}, p.whole...)...))
+	o.ack(ProtoIPv6CP)
+	o.in(ProtoIPv6CP, pkt(confReq, 1, 1, 10, 1, 2, 3, 4, 5, 6, 7, 8))
+	if _, up := o.up[IPv6]; !up || len(o.downs) > 0 {
+		t.Fatalf("IPv6 is not up: %v", o.downs)
+	}
+	if s := o.link.Snapshot(); s.IPv6.PeerID != 0x0102030405060708 || s.IPv4.Family != 0 || s.Phase != PhaseNetwork {
+		t.Errorf("snapshot %+v", s)
+	}
+	o.in(ProtoIPv6CP, pkt(termReq, 2))
+	o.wait(10_000)
+	if len(o.downs) != 1 || o.downs[0].Code != NoNetwork || len(o.violations) > 0 {
+		t.Errorf("down %v %v", o.downs, o.violations)
+	}
+	// No identifier of our own: no IPv6.
+	o = newLone(t, noAuth())
+	o.openLCP()
+	p = o.next(ProtoIPv6CP, confReq)
+	o.in(ProtoIPv6CP, pkt(confRej, p.id, p.data...))
+	if p = o.next(ProtoIPv6CP, confReq); len(p.data) != 0 {
+		t.Errorf("asks %x", p.data)
+	}
+	o.in(ProtoIPv6CP, pkt(confAck, p.id))
+	o.in(ProtoIPv6CP, pkt(confReq, 1, 1, 10, 1, 2, 3, 4, 5, 6, 7, 8))
+	if _, up := o.up[IPv6]; up {
+		t.Error("IPv6 is up without an identifier")
+	}
+	// LCP or the authentication protocol rejected: no link.
+	for _, c := range []struct {
+		proto uint16
+		want  ReasonCode
+	}{{ProtoLCP, ProtocolError}, {ProtoCHAP, ProtocolError}} {
+		o = newLone(t, serverConfig())
+		o.openLCP()
+		o.in(ProtoLCP, pkt(protoRej, 1, append([]byte{byte(c.proto >> 8), byte(c.proto)}, pkt(1, 1)...)...))
+		o.wait(10_000)
+		if len(o.downs) != 1 || o.downs[0].Code != c.want {
+			t.Errorf("%04x: down %v", c.proto, o.downs)
+		}
+	}
+}
+
+func TestIdentification(t *testing.T) {
+	cfg := noAuth()
+	cfg.Identification = "xpptp 1.0"
+	o := newLone(t, cfg)
+	o.openLCP()
+	p := o.next(ProtoLCP, identification)
+	if be32(p.data) != o.lcp[0].Magic || string(p.data[4:]) != "xpptp 1.0" {
+		t.Errorf("Identification %x", p.data)
+	}
+}
+
+func TestDoesNotPanicOnZeroRandom(t *testing.T) {
+	cfg := noAuth()
+	host := newLone(t, cfg)
+	l := NewLink(&cfg, host.end, func(b []byte) { clear(b) })
+	host.link = l
+	host.openLCP()
+	host.in(ProtoIPv6CP, pkt(confReq, 1, 1, 10, 0, 0, 0, 0, 0, 0, 0, 1))
+	if p := host.next(ProtoIPv6CP, confNak); !bytes.Equal(p.data, []byte{1, 10, 0, 0, 0, 0, 0, 0, 0, 2}) {
+		t.Errorf("Nak %x", p.data)
+	}
+}
