@@ -82,7 +82,7 @@ func runDemo(cmd *cobra.Command, opt demo.Options, asJSON bool) (err error) {
 	if asJSON {
 		s.w = cmd.ErrOrStderr()
 	}
-	s.live = isTerminal(s.w)
+	s.width = terminal(s.w)
 	opt.Started = func(where string, command []string) {
 		s.line(fmt.Sprintf("%s  $ %s", where, strings.Join(command, " ")))
 	}
@@ -171,7 +171,7 @@ func bitRate(bps float64) string {
 // terminal, or else written anew every second.
 type screen struct {
 	w     io.Writer
-	live  bool
+	width int // 0: not a terminal
 	drawn bool
 	text  string
 	next  time.Time
@@ -184,8 +184,8 @@ func (s *screen) line(text string) { fmt.Fprintln(s.w, text) }
 func (s *screen) progress(text string) {
 	s.text = text
 	switch now := time.Now(); {
-	case s.live:
-		fmt.Fprint(s.w, clearLine+text)
+	case s.width > 0:
+		fmt.Fprint(s.w, clearLine+text[:min(len(text), s.width-1)])
 		s.drawn = true
 	case now.After(s.next):
 		s.line(text)
@@ -204,18 +204,31 @@ func (s *screen) end() {
 	}
 }
 
-func isTerminal(w io.Writer) bool {
+// terminal returns the width of a terminal, 0 if w is none.
+func terminal(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {
-		return false
+		return 0
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	switch {
+	case err != nil:
+		return 0
+	case size.Col == 0: // it does not know
+		return 80
+	}
+	return int(size.Col)
 }
 
 // demoInNamespaces runs the same command as root of its own namespaces, and
 // ends as it ends.
 func demoInNamespaces(cmd *cobra.Command) error {
+	const needs = "needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW), or a system that lets users "
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf(needs+"use TUN devices; this one does not: %w", err)
+	}
+	_ = tun.Close()
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -229,8 +242,7 @@ func demoInNamespaces(cmd *cobra.Command) error {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
 	if err := again.Start(); err != nil {
-		return fmt.Errorf("needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW), or a system that lets users make user and network namespaces; "+
-			"this one says: %w", err)
+		return fmt.Errorf(needs+"make user and network namespaces; this one does not: %w", err)
 	}
 	ended := make(chan struct{})
 	defer close(ended)

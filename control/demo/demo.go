@@ -94,6 +94,7 @@ type Report struct {
 const (
 	startTime = 5 * time.Second
 	setupTime = 10 * time.Second
+	probeTime = 3 * time.Second
 )
 
 const (
@@ -242,18 +243,24 @@ func (d *demo) window() int { return max(1, min(16, maxInFlight/d.Calls)) }
 
 // traffic moves datagrams through every call.
 func (d *demo) traffic(ctx context.Context) error {
-	var ends, echoes sync.WaitGroup
+	var probes, ends, echoes sync.WaitGroup
 	defer echoes.Wait()
 	defer func() {
 		for _, f := range d.flows {
 			f.close()
 		}
 	}()
+	probing, stop := context.WithTimeout(ctx, probeTime)
+	defer stop()
+	for _, f := range d.flows {
+		echoes.Go(f.echo)
+		probes.Go(func() { f.probe(probing) }) // one without an answer will show in the counts
+	}
+	probes.Wait()
 	sending, stop := context.WithTimeout(ctx, d.Duration)
 	defer stop()
 	begun := time.Now()
 	for _, f := range d.flows {
-		echoes.Go(f.echo)
 		ends.Go(func() { f.run(sending) })
 	}
 	over := make(chan struct{})
