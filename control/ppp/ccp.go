@@ -137,11 +137,13 @@ func (c *ccp) openReceive(l *Link) {
 	l.host.OpenReceive(l.mppeParams(c.ours, false))
 }
 
-// acking comes before a Configure-Ack leaves. A new request from a peer that
-// has had an Ack before means that the peer, which may have been open and
-// sending, starts over with the first key: so does our receive side.
-func (c *ccp) acking(l *Link, repeated bool) {
-	if c.exposed && !repeated && c.state != opened && c.receive == c.ours {
+// acking comes before a Configure-Ack leaves. A request from a peer that has
+// had an Ack before means that the peer, which may have been open and sending,
+// starts over with the first key: so does our receive side. A request that is
+// only sent again does no harm here: what the peer encrypts after it, it
+// encrypts from the first key on.
+func (c *ccp) acking(l *Link) {
+	if c.exposed && c.state != opened && c.receive == c.ours {
 		c.openReceive(l)
 	}
 	c.exposed = c.receive.bits != 0
@@ -290,7 +292,7 @@ func (c *ccp) release(l *Link) {
 	defer release(b)
 	in := incoming{packet: packet{code: confReq, id: c.heldID, data: c.held[:]}}
 	in.reply = l.configureAck(b, &in)
-	c.acking(l, false)
+	c.acking(l)
 	l.event(layerCCP, evRCRPlus, &in)
 }
 

@@ -28,8 +28,8 @@ type Host interface {
 	// CloseMPPE forgets both sides.
 	CloseMPPE()
 	// ResetTransmit asks the send side to flush: the peer sent a Reset-Request
-	// (RFC 3078 section 8.2). The Reset-Ack follows from the Link.
-	// id is the request's identifier.
+	// (RFC 3078 section 8.2) with identifier id. The Reset-Ack follows from the
+	// Link.
 	ResetTransmit(id uint8)
 	// ResetAcked reports a Reset-Ack to our Reset-Request.
 	ResetAcked()

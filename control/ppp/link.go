@@ -489,14 +489,13 @@ func (l *Link) answerRequest(id layerID, in *incoming, a *answer, b *buffers, su
 		return
 	}
 	if a.ok() {
-		repeated := m.acked == sum
 		m.failures, m.acked, m.refused = 0, sum, 0
 		in.reply = l.configureAck(b, in)
 		if id == layerCCP {
 			if l.ccp.hold(l, in) {
 				return
 			}
-			l.ccp.acking(l, repeated)
+			l.ccp.acking(l)
 		}
 		l.event(id, evRCRPlus, in)
 		return

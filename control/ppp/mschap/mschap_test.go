@@ -3,6 +3,7 @@ package mschap
 import (
 	"bytes"
 	"encoding/hex"
+	"os"
 	"strings"
 	"testing"
 )
@@ -77,6 +78,32 @@ func TestParseAuthenticatorBad(t *testing.T) {
 		if _, ok := ParseAuthenticator(s); ok {
 			t.Errorf("ParseAuthenticator(%q) accepted", s)
 		}
+	}
+}
+
+// Against an independent implementation, with names and passwords outside ASCII.
+func TestAgainstAnotherImplementation(t *testing.T) {
+	b, err := os.ReadFile("testdata/rfc2759.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if f[0] == "#" {
+			continue
+		}
+		auth, peer := [16]byte(unhex(t, f[0])), [16]byte(unhex(t, f[1]))
+		user, hash := string(unhex(t, f[2])), NTHash(string(unhex(t, f[3])))
+		nt := NTResponse2(auth, peer, user, hash)
+		equal(t, "NT response of "+user, nt[:], f[4])
+		if s := FormatAuthenticator(AuthenticatorResponse(auth, peer, user, hash, nt)); s != f[5] {
+			t.Errorf("authenticator response %s, want %s", s, f[5])
+		}
+		n++
+	}
+	if n < 50 {
+		t.Errorf("%d vectors", n)
 	}
 }
 
