@@ -36,8 +36,8 @@ type MPPERow struct {
 	Way         string  `json:"way"`
 	Batch       int     `json:"batch"`
 	NsPerPacket float64 `json:"ns_per_packet"`
-	NsGo        float64 `json:"ns_go"` // per packet, of crypto/rc4 and crypto/sha1
-	RatioGo     float64 `json:"ratio_go"` // NsGo / NsPerPacket
+	NsGo        float64 `json:"ns_go"`           // per packet, of crypto/rc4 and crypto/sha1
+	RatioGo     float64 `json:"ratio_go"`        // NsGo / NsPerPacket
 	Ahead       bool    `json:"ahead,omitempty"` // the keys were computed ahead of time and that is not in the time
 }
 
