@@ -1,6 +1,7 @@
 // Package rawgre is a port on a raw IP socket for GRE (IP protocol 47). Its
 // frames begin with the IPv4 header. The kernel routes, finds the next hop,
-// fragments and reassembles; netfilter sees everything.
+// fragments and reassembles; netfilter sees everything. In what is sent it
+// fills in the header checksum, the total length, and an ID of zero.
 //
 // It is the backend that works everywhere (--io raw), and, beside AF_XDP, the
 // side door by which packets come in that the kernel had to put together
@@ -10,13 +11,11 @@ package rawgre
 import (
 	"fmt"
 	"net/netip"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
 	"xpptp/rings/internal/sock"
-	"xpptp/rings/internal/stat"
 )
 
 // Config says what to open. Zero values take the defaults.
@@ -44,17 +43,10 @@ const (
 
 // Port is an open raw socket.
 type Port struct {
-	info  rings.Info
-	pool  *rings.Pool
-	stats stat.Counters
-
-	mu       sync.Mutex // Close and Stats against the owner
-	gone     error
-	fd       int // -1: closed
-	drops    uint32
+	sock.Port
+	drops    uint32 // the kernel's count, as last read
 	in       *sock.Batch
 	armed    []*rings.Frame // to receive into
-	tx       *sock.Sender
 	fragment *fragmenter
 }
 
@@ -104,11 +96,13 @@ func open(cfg Config, pool *rings.Pool, shard, shards int) (p *Port, err error) 
 		return nil, err
 	}
 	p = &Port{
-		info: rings.Info{
-			Name: name, Backend: "raw", Queue: shard, Link: rings.LinkIP, MTU: cfg.MTU, Batch: cfg.Batch,
+		Port: sock.Port{
+			Pool: pool,
+			Sock: fd,
+			About: rings.Info{
+				Name: name, Backend: "raw", Queue: shard, Link: rings.LinkIP, MTU: cfg.MTU, Batch: cfg.Batch,
+			},
 		},
-		pool:  pool,
-		fd:    fd,
 		in:    sock.NewBatch(cfg.Batch),
 		armed: make([]*rings.Frame, 0, cfg.Batch),
 	}
@@ -130,7 +124,8 @@ func open(cfg Config, pool *rings.Pool, shard, shards int) (p *Port, err error) 
 	if p.fragment, err = newFragmenter(cfg); err != nil {
 		return nil, err
 	}
-	p.tx = sock.NewSenderTo(fd, sendQueue, &p.stats, destination)
+	p.Tx = sock.NewSenderTo(fd, sendQueue, &p.Count, destination)
+	p.Refused, p.Dropped, p.Release = p.fragment.send, p.dropped, p.release
 	return p, nil
 }
 
@@ -160,27 +155,21 @@ func destination(p []byte) (a [4]byte) {
 	return a
 }
 
-// Info implements rings.Port.
-func (p *Port) Info() rings.Info { return p.info }
-
-// FD implements rings.Port.
-func (p *Port) FD() int { return p.fd }
-
 // Recv implements rings.Port. It returns at most the batch size at a time.
 func (p *Port) Recv(fs []*rings.Frame) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return 0, p.gone
+	p.Mu.Lock()
+	defer p.Mu.Unlock()
+	if p.Gone != nil {
+		return 0, p.Gone
 	}
 	want := min(len(fs), cap(p.armed))
 	if want == 0 {
 		return 0, nil
 	}
 	for len(p.armed) < want {
-		f := p.pool.Get()
+		f := p.Pool.Get()
 		if f == nil {
-			p.stats.RxNoFrame.Add(1)
+			p.Count.RxNoFrame.Add(1)
 			break
 		}
 		p.armed = append(p.armed, f)
@@ -188,23 +177,23 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 	if want = min(want, len(p.armed)); want == 0 {
 		return 0, nil
 	}
-	room := rings.Room(p.pool.Chunk())
+	room := rings.Room(p.Pool.Chunk())
 	for i, f := range p.armed[:want] {
 		p.in.Set(i, f.Chunk()[rings.UMEMHeadroom:rings.UMEMHeadroom+room])
 	}
-	got, e := p.in.Recv(p.fd, want)
+	got, e := p.in.Recv(p.Sock, want)
 	if e != 0 {
 		if e != unix.EAGAIN {
-			p.lost(e)
+			p.Lost(e)
 		}
-		return 0, p.gone
+		return 0, p.Gone
 	}
 	n, kept, bytes := 0, 0, 0
 	for i, f := range p.armed {
 		length, cut := 0, true
 		if i < got {
 			if length, cut = p.in.Len(i); cut {
-				p.stats.RxTruncated.Add(1)
+				p.Count.RxTruncated.Add(1)
 			}
 		}
 		if cut { // not used, or to be used again
@@ -219,80 +208,28 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 	}
 	clear(p.armed[kept:])
 	p.armed = p.armed[:kept]
-	p.stats.Rx(n, bytes)
+	p.Count.Rx(n, bytes)
 	return n, nil
 }
 
-func (p *Port) lost(e unix.Errno) {
-	p.gone = fmt.Errorf("%s: %w: %w", p.info.Name, e, rings.ErrPortDown)
+// dropped returns what the kernel has dropped since the last time because the
+// socket's buffer was full.
+func (p *Port) dropped() uint64 {
+	n, ok := sock.Drops(p.Sock)
+	if !ok {
+		return 0
+	}
+	d := n - p.drops
+	p.drops = n
+	return uint64(d)
 }
 
-// Send implements rings.Port. The kernel fills in the header checksum, the
-// total length, and an ID of zero.
-func (p *Port) Send(fs []*rings.Frame) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return 0, p.gone
-	}
-	n, e := p.tx.Queue(fs, p.fragment.send)
-	if e != 0 {
-		p.lost(e)
-	}
-	return n, p.gone
-}
-
-// Flush implements rings.Port.
-func (p *Port) Flush() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return p.gone
-	}
-	if e := p.tx.Flush(p.fragment.send); e != 0 {
-		p.lost(e)
-	}
-	return p.gone
-}
-
-// Stats implements rings.Port. RxDropped counts what found the socket's
-// buffer full.
-func (p *Port) Stats() rings.Stats {
-	p.mu.Lock()
-	p.readDrops()
-	p.mu.Unlock()
-	return p.stats.Stats()
-}
-
-// readDrops adds what the kernel has counted since the last time.
-func (p *Port) readDrops() {
-	if p.fd < 0 {
-		return
-	}
-	if n, ok := sock.Drops(p.fd); ok {
-		p.stats.RxDropped.Add(uint64(n - p.drops))
-		p.drops = n
-	}
-}
-
-// Close implements rings.Port.
-func (p *Port) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.fd < 0 {
-		return nil
-	}
-	p.readDrops()
-	p.tx.Drop()
+func (p *Port) release() {
 	for _, f := range p.armed {
 		f.Free()
 	}
 	p.armed = p.armed[:0]
 	p.fragment.close()
-	err := unix.Close(p.fd)
-	p.fd = -1
-	p.gone = fmt.Errorf("%s: closed: %w", p.info.Name, rings.ErrPortDown)
-	return err
 }
 
 // fragmenter sends what is longer than the outgoing device's MTU, which the

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -314,12 +316,19 @@ func send(t *testing.T, b *Bench) {
 	b.full(t)
 }
 
-// echo turns many packets round in bursts of random size: none lost, none
+// echo turns many packets (RINGTEST_PACKETS of them, if set) round in bursts of random size: none lost, none
 // twice, none in a frame that is already in use, none leaked.
 func echo(t *testing.T, b *Bench) {
-	total := 50_000
+	total := 20_000
 	if testing.Short() || raceEnabled {
 		total = 5_000
+	}
+	if v := os.Getenv("RINGTEST_PACKETS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			t.Fatalf("RINGTEST_PACKETS: %v", err)
+		}
+		total = n
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	taken := map[*rings.Frame]bool{}

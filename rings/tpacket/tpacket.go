@@ -18,7 +18,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
@@ -26,7 +25,6 @@ import (
 
 	"xpptp/rings"
 	"xpptp/rings/internal/sock"
-	"xpptp/rings/internal/stat"
 )
 
 // Config says what to open. Zero values take the defaults.
@@ -47,18 +45,11 @@ const (
 
 // Port is an open outside port.
 type Port struct {
-	info  rings.Info
-	pool  *rings.Pool
-	group *group
-	stats stat.Counters
-
-	mu     sync.Mutex // Close and Stats against the owner
-	fd     int        // -1: closed
+	sock.Port
+	group  *group
 	ring   rxRing
-	tx     *sock.Sender
 	idle   int  // empty receives in a row
 	noLink bool // the link went down and nothing has arrived since
-	gone   error
 }
 
 // group is what the ports of one interface share.
@@ -128,39 +119,43 @@ func OpenGroup(cfg Config, pools []*rings.Pool) (ports []*Port, err error) {
 
 func open(cfg Config, link netlink.Link, queue int, pool *rings.Pool) (*Port, error) {
 	a := link.Attrs()
-	p := &Port{
-		pool: pool,
-		fd:   -1,
-		info: rings.Info{
+	p := &Port{Port: sock.Port{
+		Pool: pool,
+		About: rings.Info{
 			Name: a.Name, Backend: "tpacket", Index: a.Index, Queue: queue, Link: rings.LinkIP, Batch: cfg.Batch,
 		},
-	}
-	if p.info.Batch <= 0 {
-		p.info.Batch = defaultBatch
+	}}
+	if p.About.Batch <= 0 {
+		p.About.Batch = defaultBatch
 	}
 	header := 0
 	switch a.EncapType {
 	case "ether", "loopback":
-		p.info.Link = rings.LinkEthernet
+		p.About.Link = rings.LinkEthernet
 		header = ethernetHeader
-		copy(p.info.MAC[:], a.HardwareAddr)
+		copy(p.About.MAC[:], a.HardwareAddr)
 	case "none", "ppp":
 	default:
 		return nil, fmt.Errorf("interfaces of type %q are not supported", a.EncapType)
 	}
-	p.info.MTU = min(a.MTU, rings.MaxMTU, rings.Room(pool.Chunk())-header)
+	p.About.MTU = min(a.MTU, rings.MaxMTU, rings.Room(pool.Chunk())-header)
 
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
-	p.fd = fd
+	p.Sock = fd
 	if err := p.setUp(cfg); err != nil {
 		p.ring.close()
 		unix.Close(fd)
 		return nil, err
 	}
-	p.tx = sock.NewSender(fd, sendQueue, &p.stats)
+	p.Tx = sock.NewSender(fd, sendQueue, &p.Count)
+	p.Dropped = p.dropped
+	p.Release = func() {
+		p.ring.close()
+		p.group.leave()
+	}
 	return p, nil
 }
 
@@ -168,21 +163,21 @@ const ethernetHeader = 14
 
 // setUp makes the socket ready to join: bound, with its ring, deaf as yet.
 func (p *Port) setUp(cfg Config) error {
-	if err := sock.Attach(p.fd, sock.DropAll()); err != nil {
+	if err := sock.Attach(p.Sock, sock.DropAll()); err != nil {
 		return err
 	}
 	// Both save work where they are known and change nothing where not.
-	_ = unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
-	_ = unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
-	sock.Buffers(p.fd, sendBuffer)
+	_ = unix.SetsockoptInt(p.Sock, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+	_ = unix.SetsockoptInt(p.Sock, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	sock.Buffers(p.Sock, sendBuffer)
 	n := cfg.Ring
 	if n <= 0 {
 		n = defaultRing
 	}
-	if err := p.ring.open(p.fd, n, p.pool.Chunk()); err != nil {
+	if err := p.ring.open(p.Sock, n, p.Pool.Chunk()); err != nil {
 		return err
 	}
-	if err := unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: p.info.Index}); err != nil {
+	if err := unix.Bind(p.Sock, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: p.About.Index}); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return nil
@@ -196,7 +191,7 @@ func (p *Port) join(id int) (int, error) {
 	if first {
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID
 	}
-	if err := unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, id|mode<<16); err != nil {
+	if err := unix.SetsockoptInt(p.Sock, unix.SOL_PACKET, unix.PACKET_FANOUT, id|mode<<16); err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			return 0, fmt.Errorf("packet fan-out: %w (is the interface up?)", err)
 		}
@@ -205,20 +200,20 @@ func (p *Port) join(id int) (int, error) {
 	if !first {
 		return id, nil
 	}
-	v, err := unix.GetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	v, err := unix.GetsockoptInt(p.Sock, unix.SOL_PACKET, unix.PACKET_FANOUT)
 	if err != nil {
 		return 0, fmt.Errorf("packet fan-out: %w", err)
 	}
-	return v & 0xffff, sock.AttachFanout(p.fd, sock.CallID())
+	return v & 0xffff, sock.AttachFanout(p.Sock, sock.CallID())
 }
 
 // listen lets packets in.
 func (p *Port) listen() error {
 	off := uint32(0)
-	if p.info.Link == rings.LinkEthernet {
+	if p.About.Link == rings.LinkEthernet {
 		off = ethernetHeader
 	}
-	return sock.Attach(p.fd, sock.GRE(off, true, 0, 1))
+	return sock.Attach(p.Sock, sock.GRE(off, true, 0, 1))
 }
 
 // networkOrder returns v as the kernel wants it in a field in network order.
@@ -226,20 +221,14 @@ func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// Info implements rings.Port.
-func (p *Port) Info() rings.Info { return p.info }
-
-// FD implements rings.Port.
-func (p *Port) FD() int { return p.fd }
-
 // Recv implements rings.Port. Packets longer than a frame has room for
 // (reassembled fragments, or what segmentation offload put together) are
 // dropped and counted as truncated.
 func (p *Port) Recv(fs []*rings.Frame) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return 0, p.gone
+	p.Mu.Lock()
+	defer p.Mu.Unlock()
+	if p.Gone != nil {
+		return 0, p.Gone
 	}
 	n, bytes := 0, 0
 	for n < len(fs) {
@@ -247,14 +236,14 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 		if b == nil {
 			break
 		}
-		if !whole || len(b) > rings.Room(p.pool.Chunk()) {
-			p.stats.RxTruncated.Add(1)
+		if !whole || len(b) > rings.Room(p.Pool.Chunk()) {
+			p.Count.RxTruncated.Add(1)
 			p.ring.pop()
 			continue
 		}
-		f := p.pool.Get()
+		f := p.Pool.Get()
 		if f == nil {
-			p.stats.RxNoFrame.Add(1)
+			p.Count.RxNoFrame.Add(1)
 			break
 		}
 		f.Set(b)
@@ -264,96 +253,40 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 		bytes += len(b)
 	}
 	if n > 0 {
-		p.stats.Rx(n, bytes)
+		p.Count.Rx(n, bytes)
 		p.idle, p.noLink = 0, false
 		return n, nil
 	}
 	if p.idle++; p.noLink || p.idle%checkEvery == 0 {
 		p.check()
 	}
-	return 0, p.gone
+	return 0, p.Gone
 }
 
 // check asks the socket whether its device is still there. Reading the error
 // also clears it: until then poll(2) returns at once.
 func (p *Port) check() {
-	e, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	e, err := unix.GetsockoptInt(p.Sock, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && unix.Errno(e) == unix.ENETDOWN {
 		p.noLink = true
 	}
 	if !p.noLink {
 		return
 	}
-	sa, err := unix.Getsockname(p.fd)
-	if ll, ok := sa.(*unix.SockaddrLinklayer); err != nil || ok && ll.Ifindex != p.info.Index {
-		p.lost(unix.ENODEV)
+	sa, err := unix.Getsockname(p.Sock)
+	if ll, ok := sa.(*unix.SockaddrLinklayer); err != nil || ok && ll.Ifindex != p.About.Index {
+		p.Lost(unix.ENODEV)
 	}
 }
 
-func (p *Port) lost(e unix.Errno) {
-	p.gone = fmt.Errorf("%s: %w: %w", p.info.Name, e, rings.ErrPortDown)
-}
-
-// Send implements rings.Port.
-func (p *Port) Send(fs []*rings.Frame) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return 0, p.gone
+// dropped returns what the kernel has dropped because the ring was full;
+// asking resets its count.
+func (p *Port) dropped() uint64 {
+	s, err := unix.GetsockoptTpacketStats(p.Sock, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0
 	}
-	n, e := p.tx.Queue(fs, nil)
-	if e != 0 {
-		p.lost(e)
-	}
-	return n, p.gone
-}
-
-// Flush implements rings.Port.
-func (p *Port) Flush() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone != nil {
-		return p.gone
-	}
-	if e := p.tx.Flush(nil); e != 0 {
-		p.lost(e)
-	}
-	return p.gone
-}
-
-// Stats implements rings.Port. RxDropped counts what found the ring full.
-func (p *Port) Stats() rings.Stats {
-	p.mu.Lock()
-	p.readDrops()
-	p.mu.Unlock()
-	return p.stats.Stats()
-}
-
-// readDrops adds the kernel's count, which reading resets.
-func (p *Port) readDrops() {
-	if p.fd < 0 {
-		return
-	}
-	if s, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		p.stats.RxDropped.Add(uint64(s.Drops))
-	}
-}
-
-// Close implements rings.Port.
-func (p *Port) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.fd < 0 {
-		return nil
-	}
-	p.readDrops()
-	p.tx.Drop()
-	p.ring.close()
-	err := unix.Close(p.fd)
-	p.fd = -1
-	p.gone = fmt.Errorf("%s: closed: %w", p.info.Name, rings.ErrPortDown)
-	p.group.leave()
-	return err
+	return uint64(s.Drops)
 }
 
 func (g *group) leave() {
