@@ -323,16 +323,21 @@ func (s *sim) until(what string, seconds int, f func() bool) {
 
 func (s *sim) upCalls() (n int) {
 	for k := range s.client.l.calls {
-		if k.up && !k.gone && k.nets[0] != nil {
+		if k.up && !k.gone && k.ready() {
 			n++
 		}
 	}
 	return n
 }
 
+// ready reports whether IPv4 data may pass.
+func (k *call) ready() bool {
+	return k.nets[0] != nil && (k.mppe.Bits != 0 || k.l.box.policy().Mode == ppp.Deny)
+}
+
 func (s *sim) serverUp() (n int) {
 	for k := range s.server.l.calls {
-		if k.nets[0] != nil && !k.gone {
+		if !k.gone && k.ready() {
 			n++
 		}
 	}
