@@ -18,6 +18,7 @@ import (
 
 	"xpptp/control/aaa"
 	"xpptp/control/config"
+	"xpptp/control/hostnet"
 	"xpptp/control/pool"
 	"xpptp/control/ppp"
 	"xpptp/control/pptp"
@@ -45,7 +46,8 @@ type Box struct {
 	next   atomic.Uint32 // loop of the next connection
 
 	outsideMTU int
-	dialFrom   []netip.Addr // client: our outside addresses
+	dialFrom   []netip.Addr  // client: our outside addresses
+	host       *hostnet.Host // client: what the host lends to calls; may be nil
 
 	listeners []*net.TCPListener
 	quit      chan struct{}

@@ -66,7 +66,6 @@ type call struct {
 	// Final counts, once the worker has let go of the call.
 	stats  session.Stats
 	greEnd gre.Stats
-	freed  bool
 }
 
 type earlyFrame struct {
@@ -252,7 +251,9 @@ func (k *call) release(done func()) {
 	k.l.wheel.Stop(&k.timer)
 	k.l.remove(k.wc, func(s session.Stats, g gre.Stats) {
 		k.stats, k.greEnd = s, g
-		k.freed = true
+		if h, ok := k.wc.Hop.(interface{ Release() }); ok {
+			h.Release()
+		}
 		l := k.l
 		l.ids.put(l.now, k.pair, k.id)
 		l.box.addr.give(k)

@@ -11,6 +11,7 @@ import (
 
 	"xpptp/control/aaa"
 	"xpptp/control/config"
+	"xpptp/control/hostnet"
 	"xpptp/control/ppp"
 	"xpptp/control/pptp"
 )
@@ -96,7 +97,17 @@ func (c *Client) Server() netip.AddrPort { return c.server }
 // Start opens the ports and begins to place calls, several on each control
 // connection if so configured.
 func (c *Client) Start() error {
+	if c.dial.DefaultRoute || c.dial.PeerDNS {
+		h, err := hostnet.New(hostnet.Options{
+			Server: c.server.Addr(), DefaultRoute: c.dial.DefaultRoute, DNS: c.dial.PeerDNS, Log: c.log,
+		})
+		if err != nil {
+			return err
+		}
+		c.host = h
+	}
 	if err := c.Box.Start(); err != nil {
+		c.restoreHost()
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,20 +133,34 @@ func (c *Client) Done() <-chan error { return c.done }
 // Shutdown ends all calls in order and closes everything.
 func (c *Client) Shutdown(ctx context.Context) error {
 	c.cancel()
+	// A call that does not end in time must not keep what the host lent it.
+	defer c.restoreHost()
 	return c.Box.Shutdown(ctx)
 }
 
+// restoreHost gives the host back what calls have of it, and waits for that.
+func (c *Client) restoreHost() {
+	if c.host != nil {
+		c.host.Close()
+	}
+}
+
 // keep runs n calls on one control connection; with persist it redials, with
-// a growing delay, until ctx ends.
+// a growing delay, until ctx ends. Calls that share a connection are placed
+// again together, once all of them are over.
 func (c *Client) keep(ctx context.Context, first, n int) {
 	delay := c.dial.RedialMin
 	for {
-		wasUp := c.connect(ctx, first, n)
+		end := c.connect(ctx, first, n)
 		if !c.dial.Persist || ctx.Err() != nil {
 			return
 		}
-		if wasUp {
+		switch {
+		case end.wasUp:
 			delay = c.dial.RedialMin
+		case end.refused:
+			// The same password again and again can lock an account.
+			delay = c.dial.RedialMax
 		}
 		c.log.Info("redialling", "in", delay)
 		select {
@@ -147,60 +172,80 @@ func (c *Client) keep(ctx context.Context, first, n int) {
 	}
 }
 
-// connect makes one control connection with n calls and returns when all of
-// them are over. It reports whether any of them came up.
-func (c *Client) connect(ctx context.Context, first, n int) (wasUp bool) {
-	fail := func(err error) {
+// ending says how the calls of a control connection ended.
+type ending struct {
+	wasUp   bool // any of them
+	refused bool // our credentials
+}
+
+// connect makes one control connection with n calls and returns when it and
+// all of them are over.
+func (c *Client) connect(ctx context.Context, first, n int) ending {
+	fail := func(err error) ending {
 		c.log.Warn("call failed", "server", c.server, "err", err)
 		for i := range n {
-			c.event(CallEvent{Kind: EventDown, Call: CallInfo{Job: first + i, Peer: c.server.Addr()},
-				Reason: ppp.Reason{Code: ppp.LowerDown, Text: err.Error()}})
+			c.event(CallEvent{
+				Kind: EventDown, Call: CallInfo{Job: first + i, Peer: c.server.Addr()},
+				Reason: ppp.Reason{Code: ppp.LowerDown, Text: err.Error()},
+			})
 		}
+		return ending{}
 	}
 	from := c.dialFrom[first%len(c.dialFrom)]
 	d := net.Dialer{Timeout: connectTimeout, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}
 	nc, err := d.DialContext(ctx, "tcp4", c.server.String())
 	if err != nil {
-		fail(err)
-		return false
+		return fail(err)
 	}
 	l := c.loops[int(c.next.Add(1))%len(c.loops)]
-	over := make(chan bool, 1)
+	over := make(chan ending, 1)
 	c.count.conns.Add(1)
 	err = l.serveTCP(nc.(*net.TCPConn), true, func(cn *conn) {
-		ended, up := 0, false
-		placed := false
+		// All of this runs on the loop.
+		var end ending
+		placed, left, down := false, 0, false
+		check := func() {
+			if down && left == 0 {
+				over <- end
+			}
+		}
 		cn.onUp = func() {
 			placed = true
+			left = n
 			for i := range n {
 				cn.place(first+i, func(k *call) {
-					up = up || k.up
-					ended++
+					left--
+					end.wasUp = end.wasUp || k.up
+					end.refused = end.refused || k.reason.Code == ppp.AuthFailed
+					check()
 				})
 			}
 		}
 		cn.onDown = func(e pptp.Closed) {
+			down = true
 			if !placed {
 				fail(fmt.Errorf("control connection: %s", e.String()))
 			}
-			over <- up
+			check()
 		}
 	})
 	if err != nil {
 		c.count.conns.Add(-1)
 		_ = nc.Close()
-		fail(err)
-		return false
+		return fail(err)
 	}
 	return <-over
 }
 
-// place asks the server for a call.
+// place asks the server for a call. onEnd is called once, when it is over.
 func (c *conn) place(job int, onEnd func(*call)) {
 	k, err := c.newCall(0, 0, false, true)
 	if err != nil {
 		c.log.Error("call not placed", "err", err)
 		c.leaving = true
+		why := ppp.Reason{Code: ppp.LowerDown, Text: err.Error()}
+		c.l.box.event(CallEvent{Kind: EventDown, Call: CallInfo{Job: job, Peer: c.m.RemoteAddr().Addr()}, Reason: why})
+		onEnd(&call{reason: why})
 		return
 	}
 	k.job = job
@@ -231,30 +276,48 @@ func (c *conn) place(job int, onEnd func(*call)) {
 	})
 }
 
-// clientUp configures the TUN device for a call.
+// clientUp configures the TUN device for a call, and gives the call what the
+// host lends.
 func (b *Box) clientUp(k *call, p *ppp.NetParams) {
 	t := b.ports.tun
 	if err := t.SetMTU(int(k.room())); err != nil {
 		k.log.Warn("MTU not set", "err", err)
 	}
-	var err error
-	if p.Family == ppp.IPv4 {
-		err = t.AddAddr(netip.PrefixFrom(p.Local, 32), p.Peer)
-	} else {
-		err = t.AddAddr(netip.PrefixFrom(p.Local, 64), netip.Addr{})
-	}
-	if err != nil {
+	local, peer := tunAddrs(k, p)
+	if err := t.AddAddr(local, peer); err != nil {
 		k.log.Error("address not set", "err", err)
 	}
+	if p.Family != ppp.IPv4 || b.host == nil {
+		return
+	}
+	lent := hostnet.Call{ID: k, Link: t.Name(), Index: t.Index(), Local: p.Local}
+	for _, d := range p.DNS {
+		if d.IsValid() {
+			lent.DNS = append(lent.DNS, d)
+		}
+	}
+	b.host.Up(lent)
 }
 
 // clientDown takes it back.
 func (b *Box) clientDown(k *call, p *ppp.NetParams) {
-	bits, peer := 32, p.Peer
-	if p.Family == ppp.IPv6 {
-		bits, peer = 64, netip.Addr{}
+	if p.Family == ppp.IPv4 && b.host != nil {
+		b.host.Down(k)
 	}
-	if err := b.ports.tun.DelAddr(netip.PrefixFrom(p.Local, bits), peer); err != nil {
+	if err := b.ports.tun.DelAddr(tunAddrs(k, p)); err != nil {
 		k.log.Warn("address not removed", "err", err)
 	}
+}
+
+// tunAddrs are a call's addresses on the TUN device. A server that uses its
+// outside address inside too gets none there: the route to it would lead the
+// call through itself.
+func tunAddrs(k *call, p *ppp.NetParams) (local netip.Prefix, peer netip.Addr) {
+	switch {
+	case p.Family == ppp.IPv6:
+		return netip.PrefixFrom(p.Local, 64), netip.Addr{}
+	case p.Peer == k.pair.peer:
+		return netip.PrefixFrom(p.Local, 32), netip.Addr{}
+	}
+	return netip.PrefixFrom(p.Local, 32), p.Peer
 }

@@ -13,6 +13,8 @@ import (
 	"xpptp/engine/wire"
 	"xpptp/rings"
 
+	"xpptp/rings/nexthop"
+	"xpptp/rings/rawgre"
 	"xpptp/rings/tpacket"
 	"xpptp/rings/tun"
 	"xpptp/workers"
@@ -26,7 +28,7 @@ const framesPerWorker = 8192
 type ports struct {
 	workers []workers.Config
 	tun     device
-	hops    *tmpTable // nil with the raw backend: the kernel routes
+	hops    *nexthop.Table // nil with the raw backend: the kernel routes
 	backend config.IO
 	outside []string
 	open    []rings.Port
@@ -91,9 +93,16 @@ func (b *Box) openPorts() (p *ports, err error) {
 			p.open = append(p.open, port)
 			cfg.Outside = append(cfg.Outside, port)
 		}
-		if p.hops = (&tmpTable{p.outside[0]}); err != nil {
+		if p.hops, err = nexthop.New(nexthop.Config{Interfaces: p.outside}); err != nil {
 			return p, err
 		}
+	case config.IORaw:
+		port, err := rawgre.Open(rawgre.Config{MTU: p.mtu}, cfg.Pool)
+		if err != nil {
+			return p, err
+		}
+		p.open = append(p.open, port)
+		cfg.Outside = append(cfg.Outside, port)
 	default:
 		return p, fmt.Errorf("io: %q is not available in this build; use auto, tpacket or raw", p.backend)
 	}
@@ -239,15 +248,28 @@ func fromInt(n uint64) netip.Addr {
 // rawHop is the next hop of a backend that leaves routing to the kernel.
 type rawHop struct{}
 
-// Header implements workers.Hop.
-func (rawHop) Header(*[18]byte) (n, ifindex int, st workers.HopState) { return 0, 0, workers.HopReady }
+// Way implements workers.Hop.
+func (rawHop) Way() ([]byte, int, workers.HopState) { return nil, 0, workers.HopReady }
 
-// hop returns the way to a peer.
+// netHop is a next hop that the kernel's tables know.
+type netHop struct{ *nexthop.Hop }
+
+var hopStates = [...]workers.HopState{
+	nexthop.Pending: workers.HopPending, nexthop.Ready: workers.HopReady, nexthop.Failed: workers.HopFailed,
+}
+
+// Way implements workers.Hop.
+func (h netHop) Way() ([]byte, int, workers.HopState) {
+	w := h.Load()
+	return w.Header(), w.Index, hopStates[w.State]
+}
+
+// hop returns the way to a peer, to be released when the call is gone.
 func (b *Box) hop(local, peer netip.Addr) workers.Hop {
 	if b.ports.hops == nil {
 		return rawHop{}
 	}
-	return b.ports.hops.Hop(peer)
+	return netHop{b.ports.hops.HopFrom(local, peer)}
 }
 
 // networkUp makes the kernel route a call's inside traffic to us: at a server

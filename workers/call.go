@@ -20,13 +20,12 @@ const (
 	HopFailed // no route, or the neighbour does not answer
 )
 
-// Hop tells how to reach a peer: which outside port, and the link header in
-// front of the IP packet. It is asked for every burst, so it must be cheap
-// and must not block. rings/nexthop has the real one.
+// Hop tells how to reach a peer. It is asked for every packet, so it must be
+// cheap, and must not block. rings/nexthop has the real one.
 type Hop interface {
-	// Header copies the link header (0 to 18 bytes) to b and returns its
-	// length and the interface index of the port.
-	Header(b *[18]byte) (n, ifindex int, state HopState)
+	// Way returns the link header in front of the IP packet (valid until the
+	// next call) and the interface index of the outside port.
+	Way() (header []byte, ifindex int, state HopState)
 }
 
 // Call is the worker's record of one session. Control makes it, hands it over

@@ -175,13 +175,12 @@ func (w *Worker) sendOuter(c *Call, f *rings.Frame, tos uint8, df bool) {
 // transmit puts the link header in front and queues the frame for its port.
 // While the next hop is being resolved a few packets wait.
 func (w *Worker) transmit(c *Call, f *rings.Frame) {
-	var hdr [18]byte
-	n, ifindex, st := c.Hop.Header(&hdr)
+	header, ifindex, st := c.Hop.Way()
 	switch st {
 	case HopReady:
 		for i, idx := range w.outIdx {
 			if idx == ifindex {
-				copy(f.Push(n), hdr[:n])
+				copy(f.Push(len(header)), header)
 				w.out[i] = append(w.out[i], f)
 				return
 			}
@@ -212,8 +211,7 @@ func (w *Worker) expire(c *Call) {
 
 // retryPending asks a waiting next hop again.
 func (w *Worker) retryPending(c *Call) {
-	var hdr [18]byte
-	_, _, st := c.Hop.Header(&hdr)
+	_, _, st := c.Hop.Way()
 	c.tries++
 	if st == HopPending && c.tries < hopTries {
 		return

@@ -40,7 +40,7 @@ type flow struct {
 	asked           map[uint16][]byte // the options last asked for
 	proofs          []proof
 	lines           []line
-	dropped         int // lines beyond maxLines
+	dropped         int    // lines beyond maxLines
 	resets          [2]int // CCP Reset-Requests and Reset-Acks
 	rejected        int    // packets whose protocol the sender rejected as unheard of
 	rejectedAt      int    // the first such Protocol-Reject

@@ -20,6 +20,7 @@ const (
 const (
 	maxSteps   = 1 << 20 // key changes over one gap
 	workBudget = 1 << 23 // key changes and searches that led to nothing, in all
+	freeSteps  = 64      // key changes that are allowed even then
 	maxLost    = 1600    // bytes that one lost packet may have taken of a stream
 	maxSearch  = 1 << 18 // bytes of a stream that are searched for a packet's place
 	maxFlushes = 16      // FLUSHED packets that may be among the lost ones
@@ -150,7 +151,7 @@ func (o *opener) open(p []byte, seq uint32, left *int) (r result, why string) {
 		return r, whyLate
 	}
 	for ; steps <= min(gap, maxSteps); steps += countMask + 1 {
-		if *left <= 0 {
+		if *left <= 0 && steps > freeSteps {
 			break
 		}
 		if o.cipher.stateful {
@@ -209,7 +210,7 @@ func (o *opener) openStateful(h uint16, steps int, p []byte, left *int) (result,
 			return result{}, ""
 		}
 		*left--
-	default:
+	case *left > 0:
 		if o.search(steps, flags, p) {
 			return result{searched: true}, ""
 		}

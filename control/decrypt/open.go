@@ -8,11 +8,10 @@ import (
 	"xpptp/engine/wire"
 )
 
-// Limits on how long a packet waits for the ones before it. Capture time
-// counts: a receiver waits for milliseconds, here nothing is in a hurry.
+// Limits on how long packets wait for the ones before them. A receiver waits
+// for milliseconds; here nothing is in a hurry, and only memory counts.
 const (
-	maxWait   = 3 * second
-	maxSlots  = 4096
+	maxSlots  = 4096     // packets, of all calls
 	maxHeld   = 32 << 20 // bytes
 	maxJump   = 1 << 15  // sequence numbers
 	seenReach = 1024     // numbers back in which a duplicate is told from a late packet
@@ -99,21 +98,22 @@ func (ps *pass) take(d *datagram) {
 		return
 	}
 	ps.order(ps.sides[in.flow.number], d.rec.at, in)
-	ps.relieve(d.rec.at)
+	ps.relieve()
 }
 
 // order delivers a packet in its turn.
 func (ps *pass) order(s *side, at int64, in packetIn) {
 	s.count.Packets++
 	ahead := int32(in.seq - s.next)
+	far := ahead > maxJump || ahead < -maxJump
 	dup := ahead < 0 && ahead >= -seenReach && s.marked(in.seq) || s.held[in.seq] != nil
 	switch {
 	case dup:
 		s.count.Duplicate++
 		return
-	case ahead > maxJump || ahead < -maxJump:
+	case far:
 		if !s.jumped || s.jump != in.seq {
-			// Forged, or the numbers start anew: the next packet tells.
+			// Forged, or the numbers start anew: the very next packet tells.
 			s.jumped, s.jump = true, in.seq+1
 			s.count.Jumps++
 			return
@@ -131,6 +131,7 @@ func (ps *pass) order(s *side, at int64, in packetIn) {
 	default:
 		s.high = in.seq
 	}
+	s.jumped = false
 	switch {
 	case ahead == 0:
 		s.advance(in.seq)
@@ -184,16 +185,9 @@ func (ps *pass) overGap(s *side) {
 }
 
 // relieve keeps the queue short: what blocks it has waited long enough.
-func (ps *pass) relieve(now int64) {
-	ps.pop()
-	for len(ps.queue) > 0 {
-		head := ps.queue[0]
-		wait := now - head.at
-		if wait >= 0 && wait <= maxWait && len(ps.queue) <= maxSlots && ps.held <= maxHeld {
-			return
-		}
-		ps.overGap(head.side)
-		ps.pop()
+func (ps *pass) relieve() {
+	for ps.pop(); len(ps.queue) > maxSlots || ps.held > maxHeld; ps.pop() {
+		ps.overGap(ps.queue[0].side)
 	}
 }
 

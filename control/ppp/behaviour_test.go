@@ -1449,3 +1449,19 @@ func TestDoesNotPanicOnZeroRandom(t *testing.T) {
 		t.Errorf("Nak %x", p.data)
 	}
 }
+
+func TestServerWithoutAUsableMethod(t *testing.T) {
+	cfg := serverConfig()
+	cfg.Auth = []Method{EAP, NoAuth}
+	o := newLone(t, cfg)
+	o.link.Open(0)
+	if len(o.downs) != 1 || o.downs[0].Code != AuthRefused {
+		t.Errorf("down %v", o.downs)
+	}
+	cfg.Auth = []Method{EAP, PAP}
+	o = newLone(t, cfg)
+	o.link.Open(0)
+	if p := o.next(ProtoLCP, confReq); !bytes.Contains(p.data, []byte{3, 4, 0xC0, 0x23}) {
+		t.Errorf("asks %x", p.data)
+	}
+}

@@ -69,7 +69,7 @@ func (c *lcp) reset(l *Link) {
 // renew asks anew for everything, under the magic number that we have.
 func (c *lcp) renew(l *Link) {
 	cfg, magic := l.cfg, c.ours.magic
-	c.ask, c.tried, c.loops, c.ours = 0, 0, 0, lcpDefaults
+	c.ask, c.tried, c.loops, c.ours = 0, unusable, 0, lcpDefaults
 	if c.ours.mru = cfg.mru(); c.ours.mru != defaultMRU {
 		c.ask |= askMRU
 	}
@@ -79,7 +79,7 @@ func (c *lcp) renew(l *Link) {
 	}
 	if cfg.Server && len(cfg.Auth) > 0 {
 		c.ask |= askAuth
-		c.ours.method = cfg.Auth[0]
+		c.ours.method = c.untried(cfg)
 	}
 	if magic != 0 {
 		c.ask |= askMagic
@@ -273,17 +273,29 @@ func (c *lcp) nak(l *Link, opts []byte) {
 // allowed, else to the next on our list.
 func (c *lcp) nextMethod(l *Link, hint Method) {
 	c.tried |= 1 << c.ours.method
-	if hint != NoAuth && l.cfg.allows(hint) && c.tried&(1<<hint) == 0 {
+	if l.cfg.allows(hint) && c.tried&(1<<hint) == 0 {
 		c.ours.method = hint
 		return
 	}
-	for _, m := range l.cfg.Auth {
-		if c.tried&(1<<m) == 0 {
-			c.ours.method = m
-			return
-		}
+	if m := c.untried(l.cfg); m != NoAuth {
+		c.ours.method = m
+		return
 	}
 	l.close(Reason{Code: AuthRefused})
+}
+
+// unusable are the methods that count as tried from the start.
+const unusable = 1<<NoAuth | 1<<EAP
+
+// untried returns the first method on our list that the peer has not refused,
+// NoAuth if none is left.
+func (c *lcp) untried(cfg *Config) Method {
+	for _, m := range cfg.Auth {
+		if c.tried&(1<<m) == 0 {
+			return m
+		}
+	}
+	return NoAuth
 }
 
 func (c *lcp) reject(l *Link, opts []byte) {

@@ -120,6 +120,11 @@ func (l *Link) Open(now int64) {
 	}
 	l.phase = PhaseEstablish
 	l.lcp.reset(l)
+	if l.lcp.ask&askAuth != 0 && l.lcp.ours.method == NoAuth {
+		l.fail(Reason{Code: AuthRefused, Text: "no method to ask for"})
+		l.dead()
+		return
+	}
 	l.open(layerLCP)
 }
 
