@@ -317,7 +317,6 @@ func (s *State) Next(now int64) (seq uint32, item any, ok bool) {
 	return p.seq, p.item, true
 }
 
-// count counts a packet dropped.
 // lagLimit is how many late packets in a row, one number after the other and
 // nothing between them, show that it is us who went astray.
 const lagLimit = 8
@@ -355,6 +354,7 @@ func (s *State) HandOn(seq uint32) bool {
 	return true
 }
 
+// count counts a packet dropped.
 func (s *State) count(d engine.Drop) {
 	switch d {
 	case engine.GREDuplicate:

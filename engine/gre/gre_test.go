@@ -286,6 +286,99 @@ func TestUnconfirmed(t *testing.T) {
 	}
 }
 
+// Of a burst that is judged only afterwards, what came behind a later packet
+// is refused when it is about to be handed on, and counted once, as late.
+func TestHandOn(t *testing.T) {
+	e := newEnd(t, config(0))
+	for _, seq := range []uint32{0, 5, 4, 6} {
+		if _, d := e.s.Receive(ms, seq, &packet{seq}); d != engine.Pass {
+			t.Fatalf("%d: %v before anything was judged", seq, d)
+		}
+	}
+	for _, tt := range []struct {
+		seq  uint32
+		want bool
+	}{{0, true}, {5, true}, {4, false}, {5, false}, {6, true}} {
+		if got := e.s.HandOn(tt.seq); got != tt.want {
+			t.Errorf("number %d handed on: %v, want %v", tt.seq, got, tt.want)
+		}
+	}
+	if st := e.s.Stats; st.Late != 2 || st.Delivered != 2 {
+		t.Errorf("late %d, delivered %d; want 2 and 2", st.Late, st.Delivered)
+	}
+}
+
+// A forged number that passed for genuine has moved the delivery point ahead:
+// a run of what then seems late brings it back, a shorter or broken run not.
+func TestFallBack(t *testing.T) {
+	for _, delay := range []int64{0, 5 * ms} {
+		e := newEnd(t, config(delay))
+		for seq := range uint32(10) {
+			e.receive(ms, seq)
+		}
+		e.receive(ms, 500) // judged sane
+		e.expire(20 * ms)
+		if e.s.next != 501 {
+			t.Fatalf("delay %d: next is %d, want 501", delay, e.s.next)
+		}
+		for i := range uint32(3 * lagLimit) { // every other number: no run
+			if d := e.receive(20*ms, 10+2*i); d != engine.GRELate {
+				t.Errorf("delay %d: number %d of a broken run: %v", delay, 10+2*i, d)
+			}
+		}
+		for i := range uint32(30) {
+			want := engine.Pass
+			if i < lagLimit-1 {
+				want = engine.GRELate
+			}
+			if d := e.receive(30*ms, 100+i); d != want {
+				t.Errorf("delay %d: number %d of the run: %v, want %v", delay, i, d, want)
+			}
+		}
+		e.account()
+	}
+}
+
+// Runs of old packets sent again take the delivery point back without proof.
+// Good traffic must get over that: none of it is dropped.
+func TestFallBackReplayed(t *testing.T) {
+	for _, delay := range []int64{0, 5 * ms} {
+		for _, back := range []uint32{70, 100, 500, 1000} {
+			e := newEnd(t, config(delay))
+			now := ms
+			seq := uint32(0)
+			for ; seq < 2000; seq++ {
+				e.receive(now, seq)
+			}
+			for range 20 {
+				for i := range uint32(lagLimit + 3) {
+					p := &packet{seq - back + i}
+					e.forged[p] = true
+					e.receivePacket(now, p)
+				}
+				for range 5 {
+					now += ms / 10
+					if d := e.receive(now, seq); d != engine.Pass {
+						t.Errorf("delay %d, %d back: genuine %d: %v", delay, back, seq, d)
+					}
+					seq++
+				}
+				now += 10 * ms
+				e.expire(now)
+			}
+			for i := 1; i < len(e.got); i++ {
+				if e.got[i] != e.got[i-1]+1 {
+					t.Errorf("delay %d, %d back: delivered %d after %d", delay, back, e.got[i], e.got[i-1])
+				}
+			}
+			if e.s.Held() != 0 || uint32(len(e.got)) != seq {
+				t.Errorf("delay %d, %d back: %d delivered of %d", delay, back, len(e.got), seq)
+			}
+			e.account()
+		}
+	}
+}
+
 func TestClear(t *testing.T) {
 	e := newEnd(t, config(5*ms))
 	e.receive(ms, 0)
