@@ -10,8 +10,8 @@ import (
 )
 
 // Limits on what a capture file may ask for, so that a hostile one cannot make
-// us allocate. pcapgo is not used to read: it believes every length in the file,
-// divides by a time resolution of zero and takes a file cut off for its end.
+// us allocate. (gopacket's pcapgo would read too, but it believes every length,
+// divides by a time resolution of zero and takes a file cut off for its end.)
 const (
 	maxPacket     = 262144 // tcpdump's largest snapshot length
 	maxInterfaces = 4096   // of a pcapng section

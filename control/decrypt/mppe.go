@@ -19,7 +19,7 @@ const (
 // Limits on the work that one direction's losses may cost.
 const (
 	maxSteps   = 1 << 20 // key changes over one gap
-	workBudget = 1 << 23 // key changes and searches that led to nothing, in all
+	workBudget = 1 << 22 // key changes and searches that led to nothing, in all
 	freeSteps  = 64      // key changes that are allowed even then
 	maxLost    = 1600    // bytes that one lost packet may have taken of a stream
 	maxSearch  = 1 << 18 // bytes of a stream that are searched for a packet's place
@@ -74,11 +74,10 @@ type tools struct {
 	cipher *multi.Cipher
 	unit   [1]multi.Unit
 	zeros  []byte
-	budget map[*flow]int
 }
 
 func newTools() *tools {
-	return &tools{cipher: multi.New(multi.Best()), zeros: make([]byte, maxSearch), budget: map[*flow]int{}}
+	return &tools{cipher: multi.New(multi.Best()), zeros: make([]byte, maxSearch)}
 }
 
 func (t *tools) crypt(s *multi.Stream, b []byte) {
@@ -214,7 +213,7 @@ func (o *opener) openStateful(h uint16, steps int, p []byte, left *int) (result,
 		if o.search(steps, flags, p) {
 			return result{searched: true}, ""
 		}
-		*left -= 1000
+		*left -= min(steps, maxFlushes) * min(steps*maxLost, maxSearch) / 16 // as key changes take
 	}
 	return result{}, whyWrong
 }

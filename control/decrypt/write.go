@@ -11,7 +11,7 @@ import (
 const linkPPPWithDir = 204
 
 // ngWriter writes a pcapng file, little endian, with times in nanoseconds.
-// (pcapgo's has no comments and no directions for packets.)
+// (gopacket's pcapgo has no comments and no directions for packets.)
 type ngWriter struct {
 	w      *bufio.Writer
 	err    error // the first one
