@@ -234,7 +234,12 @@ func (c *Client) connect(ctx context.Context, first, n int) ending {
 		_ = nc.Close()
 		return fail(err)
 	}
-	return <-over
+	select {
+	case end := <-over:
+		return end
+	case <-c.quit:
+		return ending{}
+	}
 }
 
 // place asks the server for a call. onEnd is called once, when it is over.
