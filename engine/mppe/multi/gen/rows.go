@@ -53,6 +53,21 @@ func gather(dst string, swap bool) {
 	}
 }
 
+// gatherWords stores S[index] of eight lanes, the indices being the bytes of AX, at off(R11), two lanes at a time. VPINSRB needs a shuffle, of
+// which there are two a cycle, and this does not: a third of the keystream this way is the best mixture.
+func gatherWords(off int) {
+	for l := 0; l < group; l += 2 {
+		p("MOVBLZX AX, BX")
+		p("MOVBLZX AH, CX")
+		p("MOVBLZX %d(SI)(BX*8), BX", l)
+		p("MOVB %d(SI)(CX*8), BH", l+1)
+		if l < group-2 {
+			p("SHRQ $16, AX")
+		}
+		p("MOVW BX, %d(R11)", off+l)
+	}
+}
+
 // unrolled is how many steps of g groups go into a loop body: about as much code whatever g is, since the instruction cache is small.
 func unrolled(g int) int {
 	switch {
@@ -179,6 +194,10 @@ func rowStream(g int) {
 				p("ADDQ $%d, SI", groupSize)
 			}
 			p("VMOVQ %s, AX", rowX(q, g))
+			if q%3 == 0 {
+				gatherWords(q*groupOut + 8*k)
+				continue
+			}
 			gather(regZ, false)
 			p("VMOVQ %s, %d(R11)", regZ, q*groupOut+8*k)
 		}
