@@ -1465,3 +1465,19 @@ func TestServerWithoutAUsableMethod(t *testing.T) {
 		t.Errorf("asks %x", p.data)
 	}
 }
+
+// An NCP that gives up after its Configure-Ack tells the peer, which may be open.
+func TestGivingUpIsSaid(t *testing.T) {
+	o := newLone(t, noAuth())
+	o.openLCP()
+	o.ack(ProtoIPCP)
+	o.in(ProtoIPCP, pkt(confReq, 1, 3, 6, 192, 168, 77, 11))
+	o.in(ProtoIPv6CP, pkt(confReq, 1, 1, 10, 1, 2, 3, 4, 5, 6, 7, 8))
+	o.next(ProtoIPv6CP, confAck)
+	o.wait(30_000)
+	p := o.next(ProtoIPv6CP, termReq)
+	o.in(ProtoIPv6CP, pkt(termAck, p.id))
+	if o.link.ipv6cp.state != closed || len(o.downs) > 0 || len(o.up) != 1 {
+		t.Errorf("IPV6CP %s, down %v, up %v", o.link.ipv6cp.state, o.downs, o.up)
+	}
+}

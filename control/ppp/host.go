@@ -47,6 +47,15 @@ type InterfaceIDChecker interface {
 	InterfaceIDFree(id uint64) bool
 }
 
+// RejectHandler may be implemented by a Host whose encryption wants to know
+// what the peer could not make sense of.
+type RejectHandler interface {
+	// DataRejected reports an LCP Protocol-Reject of something that no protocol
+	// of ours sent: most likely our data, decrypted with another key. info is
+	// valid only during the call.
+	DataRejected(proto uint16, info []byte)
+}
+
 // Family is a network protocol.
 type Family uint8
 

@@ -435,6 +435,9 @@ func (l *Link) protocolRejected(proto uint16, info []byte) {
 		return
 	}
 	if !ours {
+		if h, ok := l.host.(RejectHandler); ok {
+			h.DataRejected(proto, info)
+		}
 		return
 	}
 	switch proto {

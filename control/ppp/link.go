@@ -300,9 +300,14 @@ func (l *Link) Tick(now int64) {
 		if !due(m.deadline, now) {
 			continue
 		}
-		if m.restarts > 0 {
+		switch {
+		case m.restarts > 0:
 			l.event(id, evTOPlus, nil)
-		} else {
+		case m.state == ackSent && id != layerLCP:
+			// With our Ack the peer may have opened while its own was lost: it must
+			// hear that we have given up.
+			l.event(id, evClose, nil)
+		default:
 			l.event(id, evTOMinus, nil)
 		}
 	}
