@@ -404,6 +404,11 @@ func (k *call) ResetTransmit(id uint8) { k.l.w.FlushTransmit(k.wc, id) }
 // ResetAcked implements ppp.Host.
 func (k *call) ResetAcked() {}
 
+// DataRejected implements ppp.RejectHandler.
+func (k *call) DataRejected(proto uint16, info []byte) {
+	k.l.w.DataRejected(k.wc, append([]byte{byte(proto >> 8), byte(proto)}, info...))
+}
+
 // InterfaceIDFree implements ppp.InterfaceIDChecker.
 func (k *call) InterfaceIDFree(id uint64) bool {
 	return id != k.l.box.iid && k.l.box.addr.takeID(k, id)

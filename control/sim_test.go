@@ -53,6 +53,7 @@ type sim struct {
 	late   []latePacket
 	pipes  []*pipe
 	events []CallEvent
+	tap    func([]byte) // sees what goes onto the wire
 
 	onWire, lostOnWire, copiedOnWire, corruptOnWire int
 }
@@ -69,6 +70,7 @@ type simEnd struct {
 	l      *Loop
 	w      *workers.Worker
 	pool   *rings.Pool
+	wire   rings.Port // its outside port
 	inside *mem.Port
 	fs     [64]*rings.Frame
 }
@@ -190,12 +192,15 @@ func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
 	s.t.Cleanup(w.Close)
 	l := newLoop(b, 0, w, b.clock, b.rand)
 	b.loops = []*Loop{l}
-	return &simEnd{box: b, l: l, w: w, pool: p, inside: far}
+	return &simEnd{box: b, l: l, w: w, pool: p, wire: outside, inside: far}
 }
 
 // link is the simulated wire.
 func (s *sim) link(frame []byte, deliver func([]byte)) {
 	s.onWire++
+	if s.tap != nil {
+		s.tap(frame)
+	}
 	hit := func(n int) bool { return n > 0 && s.rnd.IntN(1000) < n }
 	if hit(s.bad.loss) {
 		s.lostOnWire++

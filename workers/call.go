@@ -44,6 +44,7 @@ type Call struct {
 	ip      [20]byte // outer header, total length and ID zero, checksum folded over the rest
 	pending []*rings.Frame
 	tries   int
+	held    []departure // wait for the peer's window
 }
 
 // maxPending bounds the packets that wait for a call's next hop.
@@ -112,7 +113,10 @@ func (w *Worker) Remove(c *Call, done func(session.Stats, gre.Stats)) {
 		for _, f := range c.pending {
 			w.drop(f, c, engine.SessionGone)
 		}
-		c.pending = nil
+		for i := range c.held {
+			w.drop(c.held[i].f, c, engine.SessionGone)
+		}
+		c.pending, c.held = nil, nil
 		c.UpV4, c.UpV6, c.PeerKnown = false, false, false
 		if done != nil {
 			done(c.Stats, c.GRE.Stats)
@@ -168,6 +172,16 @@ func (w *Worker) FlushTransmit(c *Call, id uint8) {
 	w.Post(func() {
 		if c.TxOpen {
 			c.Tx.Flush(id)
+		}
+	})
+}
+
+// DataRejected hands on what the peer made of a packet of ours and rejected:
+// protocol, then information. The slice becomes the worker's.
+func (w *Worker) DataRejected(c *Call, p []byte) {
+	w.Post(func() {
+		if c.TxOpen {
+			w.mppe.Rejected(w.now, &c.Tx, p)
 		}
 	})
 }

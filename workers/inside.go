@@ -15,6 +15,7 @@ const (
 	pppRoom  = 4           // FF 03 and two bytes of protocol
 	hopRetry = int64(10e6) // how often a waiting next hop is asked again
 	hopTries = 100         // and how many times
+	maxHeld  = 128         // packets of a call that wait for the peer's window
 )
 
 // route finds the session of an inside packet and queues it for encryption.
@@ -120,10 +121,40 @@ func (w *Worker) seal() {
 		if d.job >= 0 {
 			pushPPP(d.f, wire.PPPMPPE, d.c.ACFC, d.c.PFC)
 		}
+		if len(d.c.held) > 0 || !d.c.GRE.CanSend() {
+			w.hold(d)
+			continue
+		}
 		w.encapsulate(d.c, d.f, d.tos, d.df)
 	}
 	w.sealed = w.sealed[:0]
 	w.txJobs = w.txJobs[:0]
+}
+
+// hold queues a packet until the peer's window opens (RFC 2637 §4.2). Control
+// frames do not wait: a call must not die of a full window.
+func (w *Worker) hold(d *departure) {
+	if len(d.c.held) >= maxHeld {
+		w.drop(d.f, d.c, engine.GREWindow)
+		return
+	}
+	d.c.held = append(d.c.held, *d)
+	w.touch(d.c)
+}
+
+// unhold sends what the window has room for again.
+func (w *Worker) unhold(c *Call) {
+	n := 0
+	for n < len(c.held) && c.GRE.CanSend() {
+		d := &c.held[n]
+		w.encapsulate(c, d.f, d.tos, d.df)
+		n++
+	}
+	if n > 0 {
+		left := copy(c.held, c.held[n:])
+		clear(c.held[left:])
+		c.held = c.held[:left]
+	}
 }
 
 // sendControl sends a PPP control frame.
@@ -204,6 +235,7 @@ func (w *Worker) expire(c *Call) {
 		w.retryPending(c)
 	}
 	c.GRE.Expire(w.now)
+	w.unhold(c)
 	w.release(c)
 	w.deliver()
 	w.touch(c)

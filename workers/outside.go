@@ -55,6 +55,7 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 	c := s.Owner.(*Call)
 	if g.HasAck() {
 		c.GRE.Acked(w.now, g.Ack())
+		w.unhold(c)
 	}
 	if !g.HasSeq() {
 		w.drops[engine.GREAckOnly]++ // consumed: no loss of the call's
@@ -132,13 +133,33 @@ func (w *Worker) deliver() {
 		if d == engine.Pass {
 			d = w.forward(a)
 		}
-		// A packet whose inside makes no sense must not move the sequence on.
-		a.c.GRE.Confirm(w.now, a.seq, d != engine.MPPEInsane && d != engine.InnerBad && d != engine.InnerShort)
+		w.confirm(a, d)
 		if d != engine.Pass {
 			w.drop(a.f, a.c, d)
 		}
 	}
 	w.ready = w.ready[:0]
+}
+
+// confirm tells GRE what became of a delivered packet. Nothing is committed on
+// trust: a packet that proved senseless gives its turn back to the genuine
+// one, and a packet that was refused unread proves nothing.
+func (w *Worker) confirm(a *arrival, d engine.Drop) {
+	g := &a.c.GRE
+	switch d {
+	case engine.Pass, engine.PuntRate, engine.PuntFull, engine.PPPNotOpen, engine.InnerSource, engine.InnerDestination:
+		g.Confirm(w.now, a.seq, true)
+	case engine.MPPEInsane, engine.MPPECatchUp, engine.MPPEBits, engine.MPPEShort,
+		engine.InnerBad, engine.InnerShort, engine.PPPShort, engine.PPPProtocol:
+		g.Confirm(w.now, a.seq, false)
+	case engine.MPPEPlain, engine.MPPENoKey:
+		// While a call comes up these are its own early packets; once it is
+		// encrypted they are forged.
+		if a.c.RxOpen {
+			g.Confirm(w.now, a.seq, false)
+		}
+	default: // late, or out of sync: no news
+	}
 }
 
 // classify looks at the PPP protocol. It reports true for data, whose view is
@@ -147,7 +168,7 @@ func (w *Worker) classify(a *arrival) bool {
 	c, f := a.c, a.f
 	proto, info, d := wire.ParsePPP(f.Data())
 	if d != engine.Pass {
-		c.GRE.Confirm(w.now, a.seq, false)
+		w.confirm(a, d)
 		w.drop(f, c, d)
 		return false
 	}
@@ -169,7 +190,7 @@ func (w *Worker) classify(a *arrival) bool {
 	default:
 		d = w.punt(c, proto, info)
 	}
-	c.GRE.Confirm(w.now, a.seq, true)
+	w.confirm(a, d)
 	if d == engine.Pass {
 		w.flow.Consumed++
 		f.Free()

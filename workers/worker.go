@@ -305,7 +305,8 @@ func (w *Worker) State() State {
 // next hop. It looks at every session. Only on the worker, or when it does not run.
 func (w *Worker) Waiting() (n int) {
 	w.table.Each(func(s *session.Session) {
-		n += s.GRE.Held() + len(s.Owner.(*Call).pending)
+		c := s.Owner.(*Call)
+		n += s.GRE.Held() + len(c.pending) + len(c.held)
 	})
 	return n
 }
