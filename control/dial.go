@@ -290,7 +290,7 @@ func (b *Box) clientUp(k *call, p *ppp.NetParams) {
 	}
 	local, peer := tunAddrs(k, p)
 	if err := t.AddAddr(local, peer); err != nil {
-		k.log.Error("address not set", "err", err)
+		k.log.Warn("address not set", "err", err)
 	}
 	if p.Family != ppp.IPv4 || b.host == nil {
 		return

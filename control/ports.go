@@ -121,6 +121,9 @@ func (p *ports) openInside(b *Box, cfg *workers.Config) (err error) {
 	mtu := min(b.common.MTU, p.mtu-greOverhead-4)
 	dev, err := tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu})
 	if err != nil {
+		if _, there := net.InterfaceByName(b.common.Tun); there == nil {
+			return fmt.Errorf("tun: the name %q is taken by another interface: %w", b.common.Tun, err)
+		}
 		return err
 	}
 	p.tun = dev
