@@ -21,9 +21,10 @@ type scratch struct {
 	_     [96]byte // lane and what follows stand on 256
 	split [maxRows][256]byte
 	row   rowMem
+	start [maxRows][16]byte
 	keys  [maxRows][16]byte
 	out   [maxRows][64]byte    // keystream blocks of AVX2
-	words [maxRows * 32]uint32 // SHA-1 messages of all lanes, word by word
+	words [33 * maxRows]uint32 // SHA-1 messages of all lanes, word by word; see the kernels
 	msg   [maxLanes]shaMessage // SHA-1 messages one by one
 	spill [maxLanes][16]byte   // the last block of a lane that does not fill it
 	kind  [maxRows]uint8       // key length that words is laid out for, per lane
@@ -288,7 +289,7 @@ func (c *Cipher) stepLanes(idx []int16) {
 // stepRows changes the keys of up to maxRows chains.
 func (c *Cipher) stepRows(idx []int16) {
 	for l, i := range idx {
-		c.putWords(l, c.chains[i].k)
+		c.putKeys(l, c.chains[i].k)
 	}
 	c.hashWords(len(idx))
 	for l, i := range idx {
@@ -312,29 +313,32 @@ func (k *KeyState) set(key *[16]byte) {
 	clear(k.Session[8:])
 }
 
-// putWords lays the SHA-1 message of k (see build) as column l of words.
-func (c *Cipher) putWords(l int, k *KeyState) {
-	w := c.shaColumns
-	base := l / w * 32 * w
-	col := c.words[base+l%w : base+32*w]
+// putKeys readies lane l for hashWords.
+func (c *Cipher) putKeys(l int, k *KeyState) {
 	if c.kind[l] != k.Len || !k.full() {
 		c.kind[l] = k.Len
-		var m shaMessage
-		m.build(k)
-		if k.full() {
-			copy(m[56:], k.Session[:16])
-		} else {
-			copy(m[48:], k.Session[:8])
-		}
-		for i := range 32 {
-			col[i*w] = binary.BigEndian.Uint32(m[4*i:])
-		}
-		return
+		c.putWords(l, k)
 	}
-	for i := range 4 {
-		col[i*w] = binary.BigEndian.Uint32(k.Start[4*i:])
-		col[(14+i)*w] = binary.BigEndian.Uint32(k.Session[4*i:])
+	c.start[l], c.keys[l] = k.Start, k.Session
+}
+
+// putWords lays the SHA-1 message of k as a column of words, with 33 rows of shaColumns words for every so many lanes. The last row is all
+// ones for a full key, which the kernel puts in by itself.
+func (c *Cipher) putWords(l int, k *KeyState) {
+	w := c.shaColumns
+	var m shaMessage
+	m.build(k)
+	mask := ^uint32(0)
+	if !k.full() {
+		copy(m[48:], k.Session[:8])
+		mask = 0
 	}
+	col := 4*(l%(w/4)) + l%w/(w/4)
+	words := c.words[l/w*33*w+col:]
+	for i := range 32 {
+		words[i*w] = binary.BigEndian.Uint32(m[4*i:])
+	}
+	words[32*w] = mask
 }
 
 // crypt XORs all payloads.

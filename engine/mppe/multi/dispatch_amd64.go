@@ -89,12 +89,12 @@ func (c *Cipher) laneStream(n, blocks int) {
 	}
 }
 
-// hashWords hashes the messages in words of the first n lanes into keys.
+// hashWords turns the session keys in keys into interim keys for the first n lanes, that putKeys has set up.
 func (c *Cipher) hashWords(n int) {
 	if c.way == AVX512 {
-		sha1x16(&c.words, &c.keys[0], uint64(n+15)/16)
+		sha1x16(&c.words, &c.start, &c.keys, uint64(n+15)/16)
 	} else {
-		sha1x8(&c.words, &c.keys[0], uint64(n+7)/8)
+		sha1x8(&c.words, &c.start, &c.keys, uint64(n+7)/8)
 	}
 }
 

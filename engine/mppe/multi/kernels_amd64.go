@@ -9,15 +9,15 @@ package multi
 //go:noescape
 func sha1NI(m *shaMessage, session *[16]byte, out *[16]byte)
 
-// sha1x16 hashes count times 16 messages and stores the first 16 bytes of each digest; m holds, for every 16, word after word of all of them.
+// sha1x16 hashes count times 16 messages: words with start and session keys put in. The first 16 bytes of the digests replace the session keys.
 //
 //go:noescape
-func sha1x16(m *[2048]uint32, out *[16]byte, count uint64)
+func sha1x16(words *[33 * 64]uint32, start *[64][16]byte, keys *[64][16]byte, count uint64)
 
-// sha1x8 hashes count times 8 messages and stores the first 16 bytes of each digest; m holds, for every 8, word after word of all of them.
+// sha1x8 hashes count times 8 messages: words with start and session keys put in. The first 16 bytes of the digests replace the session keys.
 //
 //go:noescape
-func sha1x8(m *[2048]uint32, out *[16]byte, count uint64)
+func sha1x8(words *[33 * 64]uint32, start *[64][16]byte, keys *[64][16]byte, count uint64)
 
 // laneStream2 XORs blocks*16 bytes at the start of data[0..1] with the keystreams of these lanes.
 //

@@ -78,3 +78,37 @@ func BenchmarkKernels(b *testing.B) {
 		per(b, 64)
 	})
 }
+
+// TestWithoutSHA runs the ways as on a machine that lacks the SHA extensions.
+func TestWithoutSHA(t *testing.T) {
+	defer func(had bool) { hasSHA = had }(hasSHA)
+	hasSHA = false
+	r := rand.New(rand.NewPCG(17, 17))
+	for _, way := range Ways() {
+		c := New(way)
+		w := newWorld(r, 7, 0, kinds)
+		for range 20 {
+			units, packets := w.batch(r.IntN(20), func() int { return r.IntN(200) }, one)
+			c.Crypt(units)
+			w.check(t, units, packets)
+		}
+	}
+}
+
+// TestEveryGroupCount holds the row kernels of every size against the reference.
+func TestEveryGroupCount(t *testing.T) {
+	r := rand.New(rand.NewPCG(19, 19))
+	for _, way := range Ways() {
+		c := New(way)
+		if c.rowMax == 0 {
+			continue
+		}
+		c.rowMin = 6
+		for n := 6; n <= c.rowMax+6; n++ {
+			w := newWorld(r, n, 0, kinds)
+			units, packets := w.batch(n, func() int { return 100 + r.IntN(3)*300 }, one)
+			c.Crypt(units)
+			w.check(t, units, packets)
+		}
+	}
+}

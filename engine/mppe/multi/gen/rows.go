@@ -94,17 +94,19 @@ func rowSchedule(g int) {
 	p("MOVQ R8, SI")
 	p("MOVQ R8, R13")
 	note("rows 0..255 hold their own number")
-	p("VMOVDQU ·rowStart(SB), Y0")
-	p("VPCMPEQB Y1, Y1, Y1")
-	p("VPABSB Y1, Y1")
-	p("VPSLLW $2, Y1, Y1")
-	p("MOVL $64, R9")
+	v, size, mov := "Y", 32, "VMOVDQU"
+	if g > 6 {
+		v, size, mov = "Z", 64, "VMOVDQU64"
+	}
+	p("%s ·rowStart(SB), %s0", mov, v)
+	p("VPBROADCASTB ·rowStart+%d(SB), %s1", size, v)
+	p("MOVL $%d, R9", groupSize/size)
 	label("fill")
 	for q := range g {
-		p("VMOVDQU Y0, %d(SI)", q*groupSize)
+		p("%s %s0, %d(SI)", mov, v, q*groupSize)
 	}
-	p("VPADDB Y1, Y0, Y0")
-	p("ADDQ $32, SI")
+	p("VPADDB %s1, %s0, %s0", v, v, v)
+	p("ADDQ $%d, SI", size)
 	p("DECL R9")
 	p("JNZ fill")
 	p("VPXOR %s, %s, %s", regZero, regZero, regZero)

@@ -82,7 +82,10 @@ func sha1Single() {
 	fmt.Fprintln(&asm)
 }
 
-// sha1Wide hashes n messages of two blocks side by side, word w of all of them in one register or memory vector.
+// sha1Wide hashes n messages of two blocks side by side: a vector holds the same word of all of them. The messages lie so in memory (words), laid
+// out but for the keys of full length, which come by lane and are transposed here. A transposition of 4 x 4 words in every 128 bits takes lane
+// n/4*i+b to column 4*b+i, and the same at the end takes it back: so the columns stand in that order, and neither end needs more.
+//
 // The 16 words of the message schedule live in Z0..Z15 with AVX-512 (n = 16), in memory with AVX2 (n = 8).
 func sha1Wide(n int) {
 	wide := n == 16
@@ -104,12 +107,57 @@ func sha1Wide(n int) {
 	if !wide {
 		frameSize = 16*size + 8
 	}
-	frame(frameSize, fmt.Sprintf("sha1x%d", n), fmt.Sprintf("hashes count times %d messages and stores the first 16 bytes of each digest; m holds, for every %d, word after word of all of them.", n, n),
-		"m *[2048]uint32", "out *[16]byte", "count uint64")
-	arg("m", "SI")
-	arg("out", "DI")
+	frame(frameSize, fmt.Sprintf("sha1x%d", n), fmt.Sprintf("hashes count times %d messages: words with start and session keys put in. The first 16 bytes of the digests replace the session keys.", n),
+		"words *[33 * 64]uint32", "start *[64][16]byte", "keys *[64][16]byte", "count uint64")
+	arg("words", "SI")
+	arg("start", "R8")
+	arg("keys", "DI")
 	arg("count", "CX")
 	label("next")
+	r := func(i int) string { return reg(st + i) }
+	u := []string{reg(old), reg(old + 1), reg(old + 2), reg(old + 3)}
+	transpose := func() { // r(0..3) in place
+		p("VPUNPCKLDQ %s, %s, %s", r(1), r(0), u[0])
+		p("VPUNPCKHDQ %s, %s, %s", r(1), r(0), u[1])
+		p("VPUNPCKLDQ %s, %s, %s", r(3), r(2), u[2])
+		p("VPUNPCKHDQ %s, %s, %s", r(3), r(2), u[3])
+		p("VPUNPCKLQDQ %s, %s, %s", u[2], u[0], r(0))
+		p("VPUNPCKHQDQ %s, %s, %s", u[2], u[0], r(1))
+		p("VPUNPCKLQDQ %s, %s, %s", u[3], u[1], r(2))
+		p("VPUNPCKHQDQ %s, %s, %s", u[3], u[1], r(3))
+	}
+	swap := func() { // the byte order of r(0..3)
+		if wide {
+			p("VBROADCASTI32X4 ·bswap32(SB), %s", reg(f))
+		} else {
+			p("VMOVDQU ·bswap32(SB), %s", reg(f))
+		}
+		for i := range 4 {
+			p("VPSHUFB %s, %s, %s", reg(f), r(i), r(i))
+		}
+	}
+	note("the last row of words tells in which columns the keys go to words 0 and 14")
+	if wide {
+		p("VMOVDQU32 %d(SI), %s", 32*size, reg(tmp))
+		p("VPMOVD2M %s, K1", reg(tmp))
+	} else {
+		p("VMOVDQU %d(SI), %s", 32*size, reg(tmp))
+	}
+	for key, at := range []int{0, 14} {
+		from := []string{"R8", "DI"}[key]
+		for i := range 4 {
+			p("%s %d(%s), %s", mov, size*i, from, r(i))
+		}
+		swap()
+		transpose()
+		for i := range 4 {
+			if wide {
+				p("VMOVDQU32 %s, K1, %d(SI)", r(i), size*(at+i))
+			} else {
+				p("VPMASKMOVD %s, %s, %d(SI)", r(i), reg(tmp), size*(at+i))
+			}
+		}
+	}
 	for i := range 5 {
 		p("VPBROADCASTD ·sha1const+%d(SB), %s", 4*i, reg(st+i))
 		p("%s %s, %s", mov, reg(st+i), reg(old+i))
@@ -190,32 +238,14 @@ func sha1Wide(n int) {
 	p("ADDQ $%d, SI", 16*size)
 	p("DECL DX")
 	p("JNZ block")
-	note("words to lanes: 4 x 4 inside every 128 bits, then 16 bytes a lane")
-	s := func(i int) string { return reg(st + i) }
-	u := []string{reg(old), reg(old + 1), reg(old + 2), reg(old + 3)}
-	p("VPUNPCKLDQ %s, %s, %s", s(1), s(0), u[0])
-	p("VPUNPCKHDQ %s, %s, %s", s(1), s(0), u[1])
-	p("VPUNPCKLDQ %s, %s, %s", s(3), s(2), u[2])
-	p("VPUNPCKHDQ %s, %s, %s", s(3), s(2), u[3])
-	p("VPUNPCKLQDQ %s, %s, %s", u[2], u[0], s(0))
-	p("VPUNPCKHQDQ %s, %s, %s", u[2], u[0], s(1))
-	p("VPUNPCKLQDQ %s, %s, %s", u[3], u[1], s(2))
-	p("VPUNPCKHQDQ %s, %s, %s", u[3], u[1], s(3))
-	if wide {
-		p("VBROADCASTI32X4 ·bswap32(SB), %s", reg(f))
-	} else {
-		p("VMOVDQU ·bswap32(SB), %s", reg(f))
-	}
+	note("words to lanes")
+	swap()
+	transpose()
 	for i := range 4 {
-		p("VPSHUFB %s, %s, %s", reg(f), s(i), s(i))
-		for q := range n / 4 {
-			if wide {
-				p("VEXTRACTI32X4 $%d, %s, %d(DI)", q, s(i), 64*q+16*i)
-			} else {
-				p("VEXTRACTI128 $%d, %s, %d(DI)", q, s(i), 64*q+16*i)
-			}
-		}
+		p("%s %s, %d(DI)", mov, r(i), size*i)
 	}
+	p("ADDQ $%d, SI", size)
+	p("ADDQ $%d, R8", 16*n)
 	p("ADDQ $%d, DI", 16*n)
 	p("DECQ CX")
 	p("JNZ next")

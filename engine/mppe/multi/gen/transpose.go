@@ -12,7 +12,7 @@ func init() {
 	// Out of two registers of four lanes each: rows 0..7 and 8..15.
 	constant("lanesLow", bytesOf(64, func(i int) int { return 16*(i%8) + i/8 }))
 	constant("lanesHigh", bytesOf(64, func(i int) int { return 16*(i%8) + i/8 + 8 }))
-	constant("rowStart", bytesOf(32, func(i int) int { return i / 8 }))
+	constant("rowStart", bytesOf(72, func(i int) int { return i / 8 }))
 }
 
 // punpck is one round on eight registers: it takes register-number bit b to the lowest bit of the byte position and the
