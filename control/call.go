@@ -369,6 +369,9 @@ func keyMaterial(r req) (m ppp.KeyMaterial) {
 		m.Recv = m.Send
 		copy(m.LM[:], r.keys.LMHash[:])
 		m.ByLM = true
+		if r.keys.LMHash == [8]byte{} {
+			m.Bits = ppp.Bits128 // no LM hash: only the NT hash is known
+		}
 		return m
 	}
 	m.Send, m.Recv = mppe.StartKeysV2(r.keys.NTHashHash, r.keys.NTResponse, true)
