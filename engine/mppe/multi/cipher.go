@@ -112,6 +112,10 @@ func (c *Cipher) Way() Way { return c.way }
 // unit's Steps and XORs Data with the keystream of the session key then in force. Afterwards Session is the key of the last
 // packet of that session. Data of different units must not overlap, and nothing else may use them meanwhile.
 func (c *Cipher) Crypt(units []Unit) {
+	if len(units) == 1 {
+		c.cryptOne(&units[0])
+		return
+	}
 	for len(units) > 0 {
 		n := min(len(units), maxBatch)
 		c.units = units[:n]
@@ -133,6 +137,63 @@ func (c *Cipher) Rekey(k *KeyState, n int) {
 		}
 	}
 	c.chains[0].k = nil
+}
+
+// cryptOne is Crypt for a unit alone, without the bookkeeping.
+func (c *Cipher) cryptOne(u *Unit) {
+	switch {
+	case u.Key != nil:
+		c.Rekey(u.Key, u.Steps)
+		u.Used = u.Key.Session
+		c.lane.key[0] = expandedKey(u)
+		c.lane.i[0], c.lane.j[0] = 0, 0
+		c.laneSchedule(1, &c.lane.s)
+		c.runOne(u.Data)
+	case u.Stream != nil:
+		c.cryptFlow(u.Stream, u.Data)
+	}
+}
+
+// cryptFlow is the work of one unit of a stream, alone.
+func (c *Cipher) cryptFlow(s *Stream, b []byte) {
+	if b = s.head(b); len(b) == 0 {
+		return
+	}
+	if c.way == Portable { // no lanes: nothing to gain by copying S
+		n := len(b) &^ 15
+		xor(&s.s, &s.i, &s.j, b[:n], b[:n])
+		if n < len(b) {
+			s.rest = [16]byte{}
+			xor(&s.s, &s.i, &s.j, s.rest[:], s.rest[:])
+			s.left = uint8(16 - subtle.XORBytes(b[n:], b[n:], s.rest[:]))
+		}
+		return
+	}
+	c.lane.s[0] = s.s
+	c.lane.i[0], c.lane.j[0] = uint64(s.i), uint64(s.j)
+	if n := c.runOne(b); n > 0 {
+		s.rest, s.left = c.spill[0], uint8(16-n)
+	}
+	s.s = c.lane.s[0]
+	s.i, s.j = uint8(c.lane.i[0]), uint8(c.lane.j[0])
+}
+
+// runOne XORs the keystream of lane 0 into b and returns how many bytes of b did not fill a block; their keystream is in spill[0].
+func (c *Cipher) runOne(b []byte) int {
+	for len(b) >= 16 {
+		n := min(len(b)/16, maxBlocks)
+		c.data[0] = b
+		c.laneStream(1, n)
+		b = b[16*n:]
+	}
+	if len(b) > 0 {
+		c.spill[0] = [16]byte{}
+		c.data[0] = c.spill[0][:]
+		c.laneStream(1, 1)
+		subtle.XORBytes(b, b, c.spill[0][:])
+	}
+	c.data[0] = nil
+	return len(b)
 }
 
 // sortOut finds the sessions and streams of the batch and puts the stateless units in order of length.
@@ -345,6 +406,13 @@ func (c *Cipher) putWords(l int, k *KeyState) {
 func (c *Cipher) crypt() {
 	for i := range c.nflow {
 		f := &c.flows[i]
+		if c.way == Portable {
+			for u := f.first; u >= 0; u = c.next[u] {
+				c.cryptFlow(f.stream, c.units[u].Data)
+			}
+			f.stream = nil
+			continue
+		}
 		c.push(job{s: &f.stream.s, i: f.stream.i, j: f.stream.j, unit: f.first, stream: f.stream})
 		f.stream = nil
 	}

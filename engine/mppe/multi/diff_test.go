@@ -98,11 +98,10 @@ func TestEveryLength(t *testing.T) {
 		t.Run(way.String(), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(5, uint64(way)))
 			c := New(way)
-			for _, shape := range []struct{ keys, streams int }{{few, 0}, {0, few}, {1, 0}} {
+			for _, shape := range []struct{ keys, streams, units int }{{few, 0, few}, {0, few, few}, {1, 0, few}, {1, 1, 1}} {
 				w := newWorld(r, shape.keys, shape.streams, kinds)
-				for base := 0; base <= top; base += few {
-					n := base
-					units, packets := w.batch(few, func() int { n++; return n - 1 }, one)
+				for n := 0; n <= top; {
+					units, packets := w.batch(shape.units, func() int { n++; return n - 1 }, one)
 					c.Crypt(units)
 					w.check(t, units, packets)
 				}
