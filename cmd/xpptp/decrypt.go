@@ -26,6 +26,14 @@ they were recorded, and one for each call with its PPP frames, decrypted, in the
 order of the recording. A frame that stays closed carries a comment that says
 why.
 
+-o json: packets, notes, and for each of calls: number, peer (the client's
+address), client and server (address, call_id, about, agreed lcp, ccp, ipv4, ipv6
+and dns), control, control_end, start, end, user, auth, auth_result, auth_text,
+secret (fits, wrong, missing, unproven), mppe_bits, stateful, dialect,
+compression, negotiation, notes, and the counts packets, encrypted, decrypted,
+bad, reordered, duplicate, lost, late, jumps, plain, compressed, cut, recovered
+and bad_why, which to_server and to_client hold by direction.
+
 Exit status 1 also if encrypted packets stay closed because their user's secret
 is missing or wrong; what is not encrypted is shown all the same.`,
 		Example: `  xpptp decrypt session.pcap --secrets /etc/ppp/chap-secrets

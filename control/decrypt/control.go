@@ -49,8 +49,7 @@ type controlCall struct {
 	refused      string // the result, if the call was not made
 	ended        string
 	start        int64
-	until        int64 // start of the next call with the same call IDs and addresses
-	number       int   // packet in the file
+	number       int // packet in the file
 }
 
 // controls follows the control connections of a capture.
@@ -72,7 +71,6 @@ type half struct {
 }
 
 const (
-	tcpFIN = 1
 	tcpSYN = 2
 	tcpACK = 16
 )

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"xpptp/control/aaa"
+	"xpptp/control/ppp/mschap"
 	"xpptp/engine"
 	"xpptp/engine/wire"
 )
@@ -525,8 +526,18 @@ func TestManyCalls(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
+	t.Run("one after the other", func(t *testing.T) {
+		// The server's call ID is 0 in both.
+		r, _ := run(t, slices.Concat(a, b), "")
+		if len(r.Calls) != 2 || r.Calls[0].Decrypted != 54 || r.Calls[1].Decrypted != 102 || r.Calls[0].Bad+r.Calls[1].Bad != 0 ||
+			!r.Calls[0].Control || !r.Calls[1].Control || r.Calls[1].Stateful != true {
+			for _, c := range r.Calls {
+				t.Errorf("call %d: control %v, %+v", c.Number, c.Control, c.Counts)
+			}
+		}
+	})
 	for _, control := range []bool{true, false} {
-		t.Run("one after the other", func(t *testing.T) {
+		t.Run("with the same call IDs", func(t *testing.T) {
 			// The second call has the same call IDs as the first.
 			first := a[slices.IndexFunc(a, func(f frame) bool { return f.gre() != nil })].gre()
 			second := b[slices.IndexFunc(b, func(f frame) bool { return f.gre() != nil })].gre()
@@ -702,5 +713,27 @@ func TestJSON(t *testing.T) {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
+	}
+}
+
+// A client that may try again answers the challenge in the failure message,
+// which comes without a packet of its own (RFC 2759 §6).
+func TestRetry(t *testing.T) {
+	const user, password = "vpnuser", "Secret-Pass1"
+	auth, peer := [16]byte{1, 2, 3}, [16]byte{4, 5, 6}
+	nt := mschap.NTResponse2(auth, peer, user, mschap.NTHash(password))
+	value := slices.Concat(peer[:], make([]byte, 8), nt[:], []byte{0})
+	client := &flow{proofs: []proof{
+		{proto: wire.PPPCHAP, code: chapResponse, id: 7, value: make([]byte, 49), text: user},
+		{proto: wire.PPPCHAP, code: chapResponse, id: 8, value: value, text: user},
+	}}
+	server := &flow{proofs: []proof{
+		{proto: wire.PPPCHAP, code: chapChallenge, id: 7, value: make([]byte, 16), text: "srv"},
+		{proto: wire.PPPCHAP, code: chapFailure, id: 7, text: "E=691 R=1 C=01020300000000000000000000000000 V=3 M=no"},
+		{proto: wire.PPPCHAP, code: chapSuccess, id: 8, text: "S=0 M=yes"},
+	}}
+	x := (&call{flows: [2]*flow{client, server}}).exchanges(testSecrets(t, "vpnuser srv Secret-Pass1 *"))
+	if len(x) != 2 || x[0].secret != SecretWrong || x[0].outcome != "refused" || x[1].secret != SecretFits || x[1].outcome != "accepted" || len(x[1].keys) != 1 {
+		t.Errorf("%+v", x)
 	}
 }

@@ -1,7 +1,9 @@
 package decrypt
 
 import (
+	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"xpptp/control/aaa"
 	"xpptp/control/ppp"
@@ -95,10 +97,20 @@ func newExchange(p proof, other *flow, toServer bool, secrets *aaa.Secrets) exch
 	x := exchange{name: p.text, toServer: toServer, outcome: "unknown"}
 	var challenge *proof
 	var answers []proof
+	server := ""
 	if other != nil {
 		for i := range other.proofs {
 			q := &other.proofs[i]
+			if q.proto == wire.PPPCHAP && q.code == chapChallenge {
+				server = q.text
+			}
 			switch {
+			case p.proto == wire.PPPCHAP && q.code == chapFailure && q.proto == p.proto && q.id+1 == p.id:
+				// A failure that allows a retry holds the next challenge (RFC 2433 §8,
+				// RFC 2759 §6).
+				if c := retryChallenge(q.text); c != nil && challenge == nil {
+					challenge = &proof{number: q.number, value: c, text: server}
+				}
 			case q.proto != p.proto || q.id != p.id:
 			case p.proto == wire.PPPCHAP && q.code == chapChallenge:
 				if challenge == nil || q.number < p.number {
@@ -125,6 +137,21 @@ func newExchange(p proof, other *flow, toServer bool, secrets *aaa.Secrets) exch
 	x.method = methodOf(p, challenge)
 	x.try(p, challenge, secrets)
 	return x
+}
+
+// retryChallenge finds the challenge in a failure message, "… R=1 C=<hex> …".
+func retryChallenge(message string) []byte {
+	if !strings.Contains(message, "R=1") {
+		return nil
+	}
+	for _, word := range strings.Fields(message) {
+		if digits, ok := strings.CutPrefix(word, "C="); ok {
+			if c, err := hex.DecodeString(digits); err == nil && (len(c) == mschap.ChallengeSize1 || len(c) == mschap.ChallengeSize2) {
+				return c
+			}
+		}
+	}
+	return nil
 }
 
 // methodOf tells the methods apart by what the packets look like.

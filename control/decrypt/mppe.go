@@ -1,7 +1,7 @@
 package decrypt
 
 import (
-	"crypto/sha1" //nolint:gosec // RFC 3079 prescribes it
+	"crypto/sha1"
 
 	"xpptp/engine/mppe"
 	"xpptp/engine/mppe/multi"
@@ -120,7 +120,6 @@ const (
 	whyClear     = "not encrypted, in spite of its protocol"
 	whyMPPC      = "compressed by MPPC"
 	whyNoKey     = "no key"
-	whyNotMPPE   = "not MPPE"
 	whyLate      = "came too late"
 	whyWrong     = "does not decrypt to anything sane"
 	whyTruncated = "cut by the capture"

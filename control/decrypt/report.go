@@ -406,7 +406,7 @@ func (r *Report) Closed() (n uint64) {
 // WriteText writes the report for people.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d packets, %d calls\n", r.Packets, len(r.Calls))
+	fmt.Fprintf(&b, "packets: %d, calls: %d\n", r.Packets, len(r.Calls))
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
