@@ -37,17 +37,27 @@ func NewClient(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Client
 		return nil, err
 	}
 	c := &Client{Box: b, password: password, done: make(chan error, 1)}
-	if c.server, err = resolve(cfg.Server); err != nil {
+	if cfg.PeerDNS { // the name is looked up next
+		if err := hostnet.RecoverDNS(""); err != nil {
+			log.Warn("name servers", "err", err)
+		}
+	}
+	if c.server, b.dialFrom, err = c.locate(); err != nil {
 		return nil, err
 	}
-	if b.dialFrom = cfg.Source; len(b.dialFrom) == 0 {
-		from, err := sourceTo(c.server)
-		if err != nil {
-			return nil, err
-		}
-		b.dialFrom = []netip.Addr{from}
-	}
 	return c, nil
+}
+
+// locate finds the server and our addresses to call it from.
+func (c *Client) locate() (server netip.AddrPort, from []netip.Addr, err error) {
+	if server, err = resolve(c.dial.Server); err != nil {
+		return server, nil, err
+	}
+	if len(c.dial.Source) > 0 {
+		return server, c.dial.Source, nil
+	}
+	a, err := sourceTo(server)
+	return server, []netip.Addr{a}, err
 }
 
 // newClientBox makes the Box of a client.
@@ -91,7 +101,7 @@ func sourceTo(to netip.AddrPort) (netip.Addr, error) {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
-// Server returns the server's address.
+// Server returns the server's address as it was first found.
 func (c *Client) Server() netip.AddrPort { return c.server }
 
 // Start opens the ports and begins to place calls, several on each control
@@ -150,8 +160,9 @@ func (c *Client) restoreHost() {
 // again together, once all of them are over.
 func (c *Client) keep(ctx context.Context, first, n int) {
 	delay := c.dial.RedialMin
+	server, from := c.server, c.dialFrom
 	for {
-		end := c.connect(ctx, first, n)
+		end := c.connect(ctx, server, from[first%len(from)], first, n)
 		if !c.dial.Persist || ctx.Err() != nil {
 			return
 		}
@@ -169,6 +180,12 @@ func (c *Client) keep(ctx context.Context, first, n int) {
 			return
 		}
 		delay = min(delay*2, c.dial.RedialMax)
+		// Either end may have moved.
+		if s, f, err := c.locate(); err == nil {
+			server, from = s, f
+		} else {
+			c.log.Warn("server not found, trying where it was", "err", err)
+		}
 	}
 }
 
@@ -180,20 +197,19 @@ type ending struct {
 
 // connect makes one control connection with n calls and returns when it and
 // all of them are over.
-func (c *Client) connect(ctx context.Context, first, n int) ending {
+func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.Addr, first, n int) ending {
 	fail := func(err error) ending {
-		c.log.Warn("call failed", "server", c.server, "err", err)
+		c.log.Warn("call failed", "server", server, "err", err)
 		for i := range n {
 			c.event(CallEvent{
-				Kind: EventDown, Call: CallInfo{Job: first + i, Peer: c.server.Addr()},
+				Kind: EventDown, Call: CallInfo{Job: first + i, Peer: server.Addr()},
 				Reason: ppp.Reason{Code: ppp.LowerDown, Text: err.Error()},
 			})
 		}
 		return ending{}
 	}
-	from := c.dialFrom[first%len(c.dialFrom)]
 	d := net.Dialer{Timeout: connectTimeout, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}
-	nc, err := d.DialContext(ctx, "tcp4", c.server.String())
+	nc, err := d.DialContext(ctx, "tcp4", server.String())
 	if err != nil {
 		return fail(err)
 	}
@@ -295,7 +311,7 @@ func (b *Box) clientUp(k *call, p *ppp.NetParams) {
 	if p.Family != ppp.IPv4 || b.host == nil {
 		return
 	}
-	lent := hostnet.Call{ID: k, Link: t.Name(), Index: t.Index(), Local: p.Local}
+	lent := hostnet.Call{ID: k, Server: k.pair.peer, Link: t.Name(), Index: t.Index(), Local: p.Local}
 	for _, d := range p.DNS {
 		if d.IsValid() {
 			lent.DNS = append(lent.DNS, d)

@@ -19,6 +19,16 @@ func newDialCmd() *cobra.Command {
 		Short: "Call a PPTP server",
 		Long: `Call a PPTP server, once or many times, with a TUN device for the traffic.
 
+--default-route sends everything but the call itself through the call, by the
+routes 0.0.0.0/1 and 128.0.0.0/1 and a host route to the server; the default
+route stays as it is, and IPv6 is not touched. --peer-dns puts the server's name
+servers into /etc/resolv.conf, or hands them to systemd-resolved. Both are taken
+back when the call ends. If dial was killed, the next one with the same flags
+does it; by hand: ip route del SERVER proto 184, and
+mv /etc/resolv.conf.before-xpptp /etc/resolv.conf.
+
+--persist calls again, after a pause that grows, until it is stopped.
+
 SIGINT and SIGTERM end the calls in order. Without --persist the command ends
 when its last call has ended: with 0 if that was in order, else with 1.`,
 		Example: `  xpptp dial --server vpn.example.net --user alice --password-file pw

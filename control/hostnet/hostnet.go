@@ -20,7 +20,7 @@ import (
 
 // Options say what a call may have.
 type Options struct {
-	Server       netip.Addr // outside address, IPv4
+	Server       netip.Addr // outside address, IPv4, as far as it is known
 	DefaultRoute bool
 	DNS          bool
 	Resolv       string // resolv.conf; empty: /etc/resolv.conf
@@ -29,11 +29,12 @@ type Options struct {
 
 // Call is one that is up.
 type Call struct {
-	ID    any // what Down names it by
-	Link  string
-	Index int        // of the link
-	Local netip.Addr // our inside address
-	DNS   []netip.Addr
+	ID     any        // what Down names it by
+	Server netip.Addr // outside address
+	Link   string
+	Index  int        // of the link
+	Local  netip.Addr // our inside address
+	DNS    []netip.Addr
 }
 
 // Host does one thing after the other on a goroutine of its own: a name
@@ -150,13 +151,13 @@ func (h *Host) up(c Call) {
 		through = halves[:]
 	case h.opt.DNS: // name servers that nothing leads to are of no use
 		for _, a := range c.DNS {
-			if a != h.opt.Server {
+			if a != c.Server {
 				through = append(through, netip.PrefixFrom(a, 32))
 			}
 		}
 	}
 	if len(through) > 0 {
-		err := h.routes.divert(h.opt.Server, c.Index, c.Local, through)
+		err := h.routes.divert(c.Server, c.Index, c.Local, through)
 		if err == nil && h.opt.DefaultRoute {
 			h.opt.Log.Info("default route", "link", c.Link)
 		}

@@ -103,7 +103,7 @@ func TestDefaultRoute(t *testing.T) {
 			t.Fatal(err)
 		}
 		up := func(id int) {
-			n.Up(Call{ID: id, Link: "call0", Index: h.call, Local: inside})
+			n.Up(Call{ID: id, Server: server, Link: "call0", Index: h.call, Local: inside})
 		}
 		wait := func() {
 			done := make(chan struct{})
@@ -234,7 +234,7 @@ func TestNameServerRoutes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.Up(Call{ID: 1, Link: "call0", Index: h.call, Local: inside, DNS: []netip.Addr{servers[0], server}})
+		n.Up(Call{ID: 1, Server: server, Link: "call0", Index: h.call, Local: inside, DNS: []netip.Addr{servers[0], server}})
 		done := make(chan struct{})
 		n.post(func() { close(done) })
 		<-done
