@@ -1,4 +1,5 @@
-// Package bench measures the parts of xpptp on the machine it runs on. Figures that count are ratios taken in one run.
+// Package bench measures the parts of xpptp on the machine it runs on. Figures that count are
+// ratios taken in one run.
 package bench
 
 import (
@@ -25,8 +26,9 @@ const (
 	Kernel  = "kernel"  // multi.Cipher.Crypt alone: the same for both directions
 )
 
-// MPPERow is one measurement. The contenders, and crypto/rc4 with crypto/sha1 one packet at a time, run in turns, many times. A time is the one
-// that a tenth of the runs keep below: what else the machine does makes runs longer, and a little of it should not matter.
+// MPPERow is one measurement. The contenders, and crypto/rc4 with crypto/sha1 one packet at a time,
+// run in turns, many times. A time is the one that a tenth of the runs keep below: what else the
+// machine does makes runs longer, and a little of it should not matter.
 type MPPERow struct {
 	Size        int     `json:"size"`     // bytes encrypted per packet; 0 for IMIX: 64, 576 and 1400 at 7:4:1
 	Sessions    string  `json:"sessions"` // "many": one per packet of the batch; "one"; "five"
@@ -63,7 +65,8 @@ func or[T any](given, usual []T) []T {
 
 var imix = [12]int{64, 64, 576, 64, 576, 64, 64, 1400, 576, 64, 576, 64}
 
-// MPPE runs the plan and hands every row to f as soon as it is measured. An error names the value of the plan that is out of range.
+// MPPE runs the plan and hands every row to f as soon as it is measured. An error names the value
+// of the plan that is out of range.
 func MPPE(p MPPEPlan, f func(MPPERow)) error {
 	if p.Time == 0 {
 		p.Time = 100 * time.Millisecond
@@ -182,7 +185,8 @@ const (
 	headroom  = 128
 )
 
-// frames returns a batch of frames that hold MPPE header, PPP protocol and an IPv4 packet each, and a function that puts that back.
+// frames returns a batch of frames that hold MPPE header, PPP protocol and an IPv4 packet each, and
+// a function that puts that back.
 func (w *mppeWork) frames() (frames [][]byte, restore func()) {
 	mem := make([]byte, frameSize*len(w.sizes))
 	for i, size := range w.sizes {
@@ -208,7 +212,8 @@ func (w *mppeWork) params(i int) *mppe.Params {
 	return &mppe.Params{Bits: w.row.Bits, Stateful: w.row.Stateful, Start: w.starts[i]}
 }
 
-// chain is the key state of session i, as RFC 3079 §3.3 begins it but for the first change: that is of no matter here.
+// chain is the key state of session i, as RFC 3079 §3.3 begins it but for the first change: that is
+// of no matter here.
 func (w *mppeWork) chain(i int) (multi.KeyState, error) {
 	k := multi.KeyState{Start: w.starts[i], Session: w.starts[i], Len: 16}
 	switch w.row.Bits {

@@ -1,8 +1,10 @@
 package multi
 
-// keyStore holds session keys of one chain that were computed before they were needed: those of positions lo to hi, position p at p modulo the
-// length of keys. Which chain is told by what it holds: a KeyState at position p belongs here only if its start key and its session key agree
-// with the store's. So copies of a KeyState may use a store side by side, and a store may be given to another chain without telling the first.
+// keyStore holds session keys of one chain that were computed before they were needed: those of
+// positions lo to hi, position p at p modulo the length of keys. Which chain is told by what it
+// holds: a KeyState at position p belongs here only if its start key and its session key agree with
+// the store's. So copies of a KeyState may use a store side by side, and a store may be given to
+// another chain without telling the first.
 type keyStore struct {
 	start     [16]byte
 	len, salt uint8
@@ -35,8 +37,9 @@ func (s *keyStore) holds(k *KeyState) bool {
 	return p-s.lo <= s.hi-s.lo && s.keys[p%uint64(len(s.keys))] == k.Session && s.of(k)
 }
 
-// Reserve allocates room to compute keys ahead: for up to sessions chains at a time, keys each, 16 bytes a key. It drops what was there.
-// Sessions is cut to 65535. Without Reserve, Ahead does nothing.
+// Reserve allocates room to compute keys ahead: for up to sessions chains at a time, keys each, 16
+// bytes a key. It drops what was there. Sessions is cut to 65535. Without Reserve, Ahead does
+// nothing.
 func (c *Cipher) Reserve(sessions, keys int) {
 	sessions = min(max(sessions, 0), 65535)
 	c.stores, c.hand = nil, 0
@@ -51,9 +54,10 @@ func (c *Cipher) Reserve(sessions, keys int) {
 	}
 }
 
-// Ahead computes keys that the chains ks will need, at most budget of them, and returns how many; 0 means that they have all that
-// they have room for. For a worker with nothing to do: the chains should be those it expects to be busy again. Where there are more chains than
-// stores, a chain takes the store of one that made no use of it lately.
+// Ahead computes keys that the chains ks will need, at most budget of them, and returns how many; 0
+// means that they have all that they have room for. For a worker with nothing to do: the chains
+// should be those it expects to be busy again. Where there are more chains than stores, a chain
+// takes the store of one that made no use of it lately.
 func (c *Cipher) Ahead(ks []*KeyState, budget int) int {
 	done := 0
 	for len(ks) > 0 && done < budget && len(c.stores) > 0 {
@@ -157,7 +161,8 @@ func (c *Cipher) take(k *KeyState) bool {
 	return true
 }
 
-// Forget wipes the keys computed ahead for k. A chain that ends should be forgotten; its KeyState may go on without.
+// Forget wipes the keys computed ahead for k. A chain that ends should be forgotten; its KeyState
+// may go on without.
 func (c *Cipher) Forget(k *KeyState) {
 	if s := c.storeNamed(k); s != nil {
 		clear(s.keys)

@@ -2,7 +2,8 @@ package multi
 
 import "unsafe"
 
-// newScratch allocates scratch on a page boundary. It holds no pointers, so a byte slice may carry it.
+// newScratch allocates scratch on a page boundary. It holds no pointers, so a byte slice may carry
+// it.
 func newScratch() *scratch {
 	const page = 4096
 	b := make([]byte, unsafe.Sizeof(scratch{})+page)

@@ -43,8 +43,9 @@ type packet struct {
 	buf, want []byte
 }
 
-// unit makes a unit of session or stream c with so many key changes, and does its work on the reference. The low bits of place
-// choose where the data starts and how much room there is behind it.
+// unit makes a unit of session or stream c with so many key changes, and does its work on the
+// reference. The low bits of place choose where the data starts and how much room there is behind
+// it.
 func (w *world) unit(c, length, steps, place int) (Unit, packet) {
 	at := guard + place&63
 	room := []int{0, 1, 15, 62, 63, guard}[place%6]
@@ -170,7 +171,8 @@ func TestWaysInterleave(t *testing.T) {
 	}
 }
 
-// TestCopyIsFork holds that a copied state goes its own way: callers undo key changes by putting a copy back.
+// TestCopyIsFork holds that a copied state goes its own way: callers undo key changes by putting a
+// copy back.
 func TestCopyIsFork(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 11))
 	for _, way := range Ways() {
@@ -190,7 +192,8 @@ func TestCopyIsFork(t *testing.T) {
 	}
 }
 
-// TestAhead holds that keys computed ahead of time are the ones that the chain comes to, are used, and stay within their bounds.
+// TestAhead holds that keys computed ahead of time are the ones that the chain comes to, are used,
+// and stay within their bounds.
 func TestAhead(t *testing.T) {
 	const room = 10
 	r := rand.New(rand.NewPCG(15, 15))

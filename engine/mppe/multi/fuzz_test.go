@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// FuzzCrypt runs what the input describes through every way and the reference. The first three bytes choose how many chains and streams there
-// are, then four bytes at a time are a unit or an operation on the chains. Contents and key lengths come from a seed, as RC4 does not care.
+// FuzzCrypt runs what the input describes through every way and the reference. The first three
+// bytes choose how many chains and streams there are, then four bytes at a time are a unit or an
+// operation on the chains. Contents and key lengths come from a seed, as RC4 does not care.
 func FuzzCrypt(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 0, 1, 64, 0, 1, 1, 200, 5})
 	f.Add([]byte{40, 0, 3, 0, 1, 64, 0, 1, 1, 64, 0, 2, 1, 64, 0, 0, 1, 64, 1})

@@ -1,6 +1,7 @@
 package multi
 
-// The lane kernels in Go. Several streams in one loop body overlap, though the compiler keeps fewer of their variables in registers than one would wish.
+// The lane kernels in Go. Several streams in one loop body overlap, though the compiler keeps fewer
+// of their variables in registers than one would wish.
 
 // laneMaxGo is how many streams go together.
 const laneMaxGo = 2

@@ -1,17 +1,19 @@
 // Package multi does the cryptographic work of MPPE (RFC 3078, RFC 3079) for many packets at once.
 //
-// RC4 is serial inside one stream, so one packet at a time leaves most of a core idle. A batch holds packets of any mix of
-// sessions, directions, key lengths and modes; their key changes and key schedules run side by side, and so do their
-// keystreams. What a packet means (coherency counts, flushes, which key belongs to which packet) is the caller's business.
+// RC4 is serial inside one stream, so one packet at a time leaves most of a core idle. A batch
+// holds packets of any mix of sessions, directions, key lengths and modes; their key changes and
+// key schedules run side by side, and so do their keystreams. What a packet means (coherency
+// counts, flushes, which key belongs to which packet) is the caller's business.
 package multi
 
 import "encoding/binary"
 
 // KeyState is the key chain of one direction of one session: RFC 3078 §7.3, RFC 3079 §2.
 //
-// Start and Session hold Len bytes each; a 40- or 56-bit key is 8 bytes with its salt already in place (RFC 3079 §2.1, §2.2).
-// The zero value of the unexported fields is ready to use. A copy is an independent chain at the same place, so a caller may keep a copy
-// and put it back to undo key changes. To begin a new chain assign a new KeyState. Not for concurrent use.
+// Start and Session hold Len bytes each; a 40- or 56-bit key is 8 bytes with its salt already in
+// place (RFC 3079 §2.1, §2.2). The zero value of the unexported fields is ready to use. A copy is
+// an independent chain at the same place, so a caller may keep a copy and put it back to undo key
+// changes. To begin a new chain assign a new KeyState. Not for concurrent use.
 type KeyState struct {
 	Start, Session [16]byte
 	Len            uint8 // 8 (40 and 56 bit) or 16 (128 bit)
@@ -24,13 +26,15 @@ type KeyState struct {
 // saltBytes are the leading octets of a weakened session key (RFC 3078 §7.3).
 var saltBytes = [3]byte{0xD1, 0x26, 0x9E}
 
-// full tells whether the key is a full one; every length but 8 counts as 16, so a bad Len cannot index out of bounds.
+// full tells whether the key is a full one; every length but 8 counts as 16, so a bad Len cannot
+// index out of bounds.
 func (k *KeyState) full() bool { return k.Len != 8 }
 
-// Stream is an RC4 state that goes on over packets (stateful mode, RFC 3078 §8.2). Init makes it ready.
-// It may be copied, which forks the keystream. Not for concurrent use.
+// Stream is an RC4 state that goes on over packets (stateful mode, RFC 3078 §8.2). Init makes it
+// ready. It may be copied, which forks the keystream. Not for concurrent use.
 //
-// S, i and j stand on a multiple of 16 keystream bytes; what was produced but not yet used waits at the end of rest.
+// s, i and j stand on a multiple of 16 keystream bytes; what was produced but not yet used waits at
+// the end of rest.
 type Stream struct {
 	s    [256]byte
 	rest [16]byte
@@ -50,9 +54,9 @@ func (s *Stream) Init(key []byte) {
 
 // Unit is the work of one packet: Data is XORed in place with its keystream.
 //
-// The bytes between len(Data) and cap(Data), up to 63 of them, belong to Crypt while it runs: it may write there and puts back
-// what it found. A slice cut out of a larger buffer whose following bytes are in use must therefore be cut as b[i:j:j];
-// that costs a copy of the last bytes.
+// The bytes between len(Data) and cap(Data), up to 63 of them, belong to Crypt while it runs: it
+// may write there and puts back what it found. A slice cut out of a larger buffer whose following
+// bytes are in use must therefore be cut as b[i:j:j]; that costs a copy of the last bytes.
 type Unit struct {
 	Key    *KeyState // stateless: the chain of this direction; nil means Stream
 	Stream *Stream   // stateful: used if Key is nil; both nil leaves Data alone
@@ -61,11 +65,13 @@ type Unit struct {
 	Used   [16]byte // stateless, set by Crypt: the session key (Key.Len bytes) that this packet was crypted with
 }
 
-// shaMessage is the text that RFC 3078's GetNewKeyFromSHA hashes, start | pad1 | session | pad2, with SHA-1's own padding: two blocks.
-// The session key, at 56 of a message for keys of 16 bytes and at 48 for keys of 8, is filled in later.
+// shaMessage is the text that RFC 3078's GetNewKeyFromSHA hashes, start | pad1 | session | pad2,
+// with SHA-1's own padding: two blocks. The session key, at 56 of a message for keys of 16 bytes
+// and at 48 for keys of 8, is filled in later.
 type shaMessage [128]byte
 
-// build lays out all but the session key (RFC 3078 §7.3; the pads are 40 bytes of 0x00 and of 0xF2).
+// build lays out all but the session key (RFC 3078 §7.3; the pads are 40 bytes of 0x00 and of
+// 0xF2).
 func (m *shaMessage) build(k *KeyState) {
 	n := 16
 	if !k.full() {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// refKey is the independent description of a chain: one packet at a time with crypto/rc4 and crypto/sha1.
+// refKey is the independent description of a chain: one packet at a time with crypto/rc4 and
+// crypto/sha1.
 type refKey struct {
 	start, session []byte
 	salt           int

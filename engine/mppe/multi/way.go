@@ -50,8 +50,8 @@ func ParseWay(name string) (Way, error) {
 	return Portable, fmt.Errorf("way %q: this machine has %v", name, Ways())
 }
 
-// Best is the way that is fastest here, measured once, or the one that the environment variable XPPTP_CPU names. A name that
-// ParseWay refuses counts as none.
+// Best is the way that is fastest here, measured once, or the one that the environment variable
+// XPPTP_CPU names. A name that ParseWay refuses counts as none.
 var Best = sync.OnceValue(func() Way {
 	if w, err := ParseWay(os.Getenv("XPPTP_CPU")); err == nil {
 		return w
@@ -70,8 +70,8 @@ var Best = sync.OnceValue(func() Way {
 	return best
 })
 
-// race has every cipher do the same batch of n packets several times, in turns, and returns the shortest times: what else the
-// machine does then matters least.
+// race has every cipher do the same batch of n packets several times, in turns, and returns the
+// shortest times: what else the machine does then matters least.
 func race(ciphers []*Cipher, n, rounds int) []time.Duration {
 	keys, units := make([]KeyState, n), make([]Unit, n)
 	for i := range units {

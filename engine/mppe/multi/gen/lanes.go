@@ -60,7 +60,8 @@ func laneSchedule(n int) {
 	fmt.Fprintln(&asm)
 }
 
-// laneStream XORs keystream into the payloads of n lanes. Each lane has its own i, so a lane that is done can take up another stream.
+// laneStream XORs keystream into the payloads of n lanes. Each lane has its own i, so a lane that
+// is done can take up another stream.
 func laneStream(n int) {
 	frame(8, fmt.Sprintf("laneStream%d", n), fmt.Sprintf("XORs blocks*16 bytes at the start of data[0..%d] with the keystreams of these lanes.", n-1),
 		"l *laneMem", "data *[5][]byte", "blocks uint64")
@@ -111,12 +112,14 @@ func laneStream(n int) {
 	fmt.Fprintln(&asm)
 }
 
-// The single-lane kernels are tuned for latency. What a step must wait for is j alone, if x is at hand: so x of four
-// steps is loaded before their stores, and each step looks afterwards whether its S[j] hit one of them (rare): then they are loaded again.
+// The single-lane kernels are tuned for latency. What a step must wait for is j alone, if x is at
+// hand: so x of four steps is loaded before their stores, and each step looks afterwards whether
+// its S[j] hit one of them (rare): then they are loaded again.
 //
-// The core would run the loads of the steps to come, dozens of them, ahead of stores whose address (j) it does not know yet, and start over
-// each time a store turns out to have hit one: that costs more than the rest. So the address of the next loads is made to depend on j
-// after the first or second step of the four, by adding a zero made from it.
+// The core would run the loads of the steps to come, dozens of them, ahead of stores whose address
+// (j) it does not know yet, and start over each time a store turns out to have hit one: that costs
+// more than the rest. So the address of the next loads is made to depend on j after the first or
+// second step of the four, by adding a zero made from it.
 
 const ahead = 4
 
@@ -135,7 +138,8 @@ func (f fixups) print() {
 	fmt.Fprintln(&asm)
 }
 
-// conflict tests whether j-i is in [first, first+n) and if so jumps to code that runs reload and comes back. Register i holds i in its low byte.
+// conflict tests whether j-i is in [first, first+n) and if so jumps to code that runs reload and
+// comes back. Register i holds i in its low byte.
 func (f *fixups) conflict(i string, k, first, n int, reload func()) {
 	p("MOVL R14, AX")
 	p("SUBL %s, AX", i)

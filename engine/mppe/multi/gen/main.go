@@ -2,11 +2,13 @@
 //
 //	go run . -out ..
 //
-// One source of truth: the memory layouts below are printed as Go structs and used as offsets in the assembly.
+// One source of truth: the memory layouts below are printed as Go structs and used as offsets in
+// the assembly.
 //
 // # Row layout
 //
-// Eight streams (lanes) make a group. Their S-boxes are stored interleaved, so that S[i] of all eight is one aligned 8-byte row:
+// Eight streams (lanes) make a group. Their S-boxes are stored interleaved, so that S[i] of all
+// eight is one aligned 8-byte row:
 //
 //	            lane 0   lane 1   lane 2        lane 7
 //	          +--------+--------+--------+   +--------+
@@ -26,14 +28,16 @@
 //	t = x + y            one VPADDB
 //	S[t] -> keystream    eight byte loads, one 8-byte store
 //
-// A serial RC4 needs two stores and three loads a byte; a row step 18 stores less 8 for eight bytes, and nothing waits for
-// anything of another group. Up to eight groups go through the same step one after the other to cover the latencies.
-// What limits it is the number of byte stores the core can do.
+// A serial RC4 needs three loads and two stores for every byte; a row step needs 17 loads and 10
+// stores for eight, and nothing in it waits for another group. Up to eight groups go through the
+// same step one after the other, to cover the latencies. What limits it then is the number of
+// stores that the core takes.
 //
 // # Lane layout
 //
-// A lane kernel keeps a plain S-box of 256 bytes per stream, 256-aligned, so that the low byte of a pointer is i and
-// wraps by itself. It interleaves up to five streams at different places of their keystreams: registers hold the rest.
+// A lane kernel keeps a plain S-box of 256 bytes per stream, 256-aligned, so that the low byte of a
+// pointer is i and wraps by itself. It interleaves up to five streams at different places of their
+// keystreams: registers hold the rest.
 package main
 
 import (

@@ -9,14 +9,16 @@ import "fmt"
 //	AX, DX  j and x of the current group        BX, CX  j of the current pair of lanes
 //	R11     key rows or output rows             R9, R12 counters
 //
-// y, z and a zero are shared by the groups: their first VPINSRB takes the zero as its source and so waits for nothing.
+// y, z and a zero are shared by the groups: their first VPINSRB takes the zero as its source and so
+// waits for nothing.
 const (
 	regY    = "X12"
 	regZ    = "X14"
 	regZero = "X15"
 )
 
-// rowJ and rowX name the registers of group g out of n. Up to six groups fit in the sixteen registers of AVX.
+// rowJ and rowX name the registers of group g out of n. Up to six groups fit in the sixteen
+// registers of AVX.
 func rowJ(g, n int) string {
 	if n <= 6 {
 		return fmt.Sprintf("X%d", g)
@@ -31,7 +33,8 @@ func rowX(g, n int) string {
 	return fmt.Sprintf("X%d", g)
 }
 
-// gather loads S[index] of eight lanes into dst, the indices being the bytes of AX; with swap it puts the bytes of DX in their place.
+// gather loads S[index] of eight lanes into dst, the indices being the bytes of AX; with swap it
+// puts the bytes of DX in their place.
 func gather(dst string, swap bool) {
 	from := regZero
 	for l := 0; l < group; l += 2 {
@@ -53,8 +56,9 @@ func gather(dst string, swap bool) {
 	}
 }
 
-// gatherWords stores S[index] of eight lanes, the indices being the bytes of AX, at off(R11), two lanes at a time. VPINSRB needs a shuffle, of
-// which there are two a cycle, and this does not: a third of the keystream this way is the best mixture.
+// gatherWords stores S[index] of eight lanes, the indices being the bytes of AX, at off(R11), two
+// lanes at a time. VPINSRB needs a shuffle, of which there are two a cycle, and this does not: a
+// third of the keystream this way is the best mixture.
 func gatherWords(off int) {
 	for l := 0; l < group; l += 2 {
 		p("MOVBLZX AX, BX")
@@ -68,7 +72,8 @@ func gatherWords(off int) {
 	}
 }
 
-// unrolled is how many steps of g groups go into a loop body: about as much code whatever g is, since the instruction cache is small.
+// unrolled is how many steps of g groups go into a loop body: about as much code whatever g is,
+// since the instruction cache is small.
 func unrolled(g int) int {
 	switch {
 	case g <= 2:

@@ -82,11 +82,14 @@ func sha1Single() {
 	fmt.Fprintln(&asm)
 }
 
-// sha1Wide hashes n messages of two blocks side by side: a vector holds the same word of all of them. The messages lie so in memory (words), laid
-// out but for the keys of full length, which come by lane and are transposed here. A transposition of 4 x 4 words in every 128 bits takes lane
-// n/4*i+b to column 4*b+i, and the same at the end takes it back: so the columns stand in that order, and neither end needs more.
+// sha1Wide hashes n messages of two blocks side by side: a vector holds the same word of all of
+// them. The messages lie so in memory (words), laid out but for the keys of full length, which come
+// by lane and are transposed here. A transposition of 4 x 4 words in every 128 bits takes lane
+// n/4*i+b to column 4*b+i, and the same at the end takes it back: so the columns stand in that
+// order, and neither end needs more.
 //
-// The 16 words of the message schedule live in Z0..Z15 with AVX-512 (n = 16), in memory with AVX2 (n = 8).
+// The 16 words of the message schedule live in Z0..Z15 with AVX-512 (n = 16), in memory with AVX2
+// (n = 8).
 func sha1Wide(n int) {
 	wide := n == 16
 	reg := func(i int) string {

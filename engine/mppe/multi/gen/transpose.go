@@ -2,11 +2,13 @@ package main
 
 import "fmt"
 
-// Rows come in as keys (16 bytes of eight lanes) and go out as keystream (16 or 64 bytes of eight lanes) or as whole S-boxes.
-// With VBMI a byte transposition of 128 bytes is two VPERMI2B; without it four rounds of VPUNPCK.
+// Rows come in as keys (16 bytes of eight lanes) and go out as keystream (16 or 64 bytes of eight
+// lanes) or as whole S-boxes. With VBMI a byte transposition of 128 bytes is two VPERMI2B; without
+// it four rounds of VPUNPCK.
 
 func init() {
-	// Out of two registers of eight rows each: lanes 0..3 (rowsLow) or 4..7 (rowsHigh), 16 bytes a lane.
+	// Out of two registers of eight rows each: lanes 0..3 (rowsLow) or 4..7 (rowsHigh), 16 bytes a
+	// lane.
 	constant("rowsLow", bytesOf(64, func(i int) int { return 8*(i%16) + i/16 }))
 	constant("rowsHigh", bytesOf(64, func(i int) int { return 8*(i%16) + i/16 + 4 }))
 	// Out of two registers of four lanes each: rows 0..7 and 8..15.
@@ -15,8 +17,8 @@ func init() {
 	constant("rowStart", bytesOf(72, func(i int) int { return i / 8 }))
 }
 
-// punpck is one round on eight registers: it takes register-number bit b to the lowest bit of the byte position and the
-// highest bit of the byte position to register-number bit b.
+// punpck is one round on eight registers: it takes register-number bit b to the lowest bit of the
+// byte position and the highest bit of the byte position to register-number bit b.
 func punpck(in, out [8]string, b int) {
 	for r := range 8 {
 		if r>>b&1 == 1 {
@@ -35,8 +37,9 @@ func xregs(from int) (r [8]string) {
 	return r
 }
 
-// rowsToLanes loads 16 rows at base+off and leaves lane l, 16 bytes, in the returned register l. X0..X15 are used.
-// Register and position bits go (r3 r2 r1 | r0 c2 c1 c0) to (c0 c2 c1 | r3 r2 r1 r0).
+// rowsToLanes loads 16 rows at base+off and leaves lane l, 16 bytes, in the returned register l.
+// X0..X15 are used. Register and position bits go (r3 r2 r1 | r0 c2 c1 c0) to (c0 c2 c1 | r3 r2 r1
+// r0).
 func rowsToLanes(base string, off int) [8]string {
 	a, b := xregs(0), xregs(8)
 	for r := range 8 {
@@ -146,8 +149,8 @@ func rowOut256() {
 	finish()
 }
 
-// transpose64 turns 64 rows at base+off into 64 bytes of each of four lanes, in Z14..Z17; the index of rowsLow or
-// rowsHigh is in idx. Z6..Z13 are used.
+// transpose64 turns 64 rows at base+off into 64 bytes of each of four lanes, in Z14..Z17; the index
+// of rowsLow or rowsHigh is in idx. Z6..Z13 are used.
 func transpose64(base string, off int, idx string) {
 	for r := range 4 {
 		p("VMOVDQU64 %d(%s), Z2", off+128*r, base)
@@ -168,7 +171,8 @@ func transpose64(base string, off int, idx string) {
 // sliceSize is the size of a slice header: pointer, length, capacity.
 const sliceSize = 24
 
-// rowXor512 touches every payload line once, 64 bytes at a time: frames stand 2 KB apart and would push each other out of the cache.
+// rowXor512 touches every payload line once, 64 bytes at a time: frames stand 2 KB apart and would
+// push each other out of the cache.
 func rowXor512() {
 	fn("rowXor512", "XORs r.out into up to 64 bytes at data[l][off:] for 8*groups lanes; a lane that has no bytes there is left alone.",
 		"r *rowMem", "data *[64][]byte", "off uint64", "groups uint64")
