@@ -173,8 +173,8 @@ func inner(t testing.TB, out []frame) (packets int) {
 // server still waits for the Ack, so it discards that packet with its key
 // unchanged, and asks again. To the second answer (count 025) both change
 // their keys, the client for the second and the server for the first time. From
-// then on, packet 71 of the file, the server takes garbage for PPP and answers
-// with Protocol-Rejects.
+// then on, packet 74 of the file, the server takes garbage for PPP and answers
+// with Protocol-Rejects, the first in packet 75.
 func TestCaptures(t *testing.T) {
 	for _, tt := range []struct {
 		name               string

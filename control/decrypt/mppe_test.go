@@ -140,7 +140,7 @@ func TestOpenerGarbage(t *testing.T) {
 		s := newSender(t, c, 3)
 		o := newOpener(newTools(), c, startKey, 0)
 		left := workBudget
-		for range 2000 {
+		for range 600 {
 			junk := make([]byte, 2+s.rand.IntN(200))
 			for i := range junk {
 				junk[i] = byte(s.rand.Uint32())

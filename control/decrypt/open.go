@@ -343,21 +343,23 @@ func (ps *pass) decrypt(s *side, in *packetIn) (o *opener, r result, why string)
 	case h&bitCompressed != 0:
 		return nil, r, whyMPPC
 	}
-	why = whyWrong
+	late := s.current != nil
 	for _, o := range s.pending {
 		if r, why = o.open(in.info, in.seq, &s.left); why == "" {
 			s.adopt(o)
 			return o, r, ""
 		}
+		late = late && why == whyLate
 	}
 	if o := s.current; o != nil {
 		if r, why = o.open(in.info, in.seq, &s.left); why == "" {
 			s.failed = 0
 			return o, r, ""
 		}
+		late = late && why == whyLate
 	}
-	if why == whyLate && s.current != nil {
-		return nil, r, why
+	if late {
+		return nil, r, whyLate
 	}
 	// The Configure-Ack may be missing from the capture. Not for every packet of
 	// a hopeless case.
@@ -370,9 +372,9 @@ func (ps *pass) decrypt(s *side, in *packetIn) (o *opener, r result, why string)
 		}
 	}
 	if in.captured < len(in.info) {
-		why = whyTruncated
+		return nil, r, whyTruncated
 	}
-	return nil, r, why
+	return nil, r, whyWrong
 }
 
 // adopt makes o the opener in force.
