@@ -433,8 +433,18 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 		return
 	}
 	k.l.w.NetworkUp(k.wc, inside)
-	k.l.box.networkUp(k, &p)
-	k.announce()
+	// Once the worker knows the address, and not before: what anybody sends at
+	// once then finds the call.
+	k.l.w.Post(func() {
+		k.l.post(func() {
+			if k.nets[i] != &p {
+				return // down again
+			}
+			k.l.box.networkUp(k, &p)
+			k.announce()
+			k.rearm()
+		})
+	})
 }
 
 // announceWait is how long the announcement of a call waits for IPv4, when

@@ -23,7 +23,7 @@ type Client struct {
 	server   netip.AddrPort
 	jobs     sync.WaitGroup
 	cancel   context.CancelFunc
-	done     chan error
+	done     chan struct{}
 }
 
 // connectTimeout bounds the TCP connection to the server.
@@ -36,7 +36,7 @@ func NewClient(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Client
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Box: b, password: password, done: make(chan error, 1)}
+	c := &Client{Box: b, password: password, done: make(chan struct{})}
 	if cfg.PeerDNS { // the name is looked up next
 		if err := hostnet.RecoverDNS(""); err != nil {
 			log.Warn("name servers", "err", err)
@@ -138,7 +138,7 @@ func (c *Client) Start() error {
 }
 
 // Done is closed once every call has ended and none is going to be redialled.
-func (c *Client) Done() <-chan error { return c.done }
+func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Shutdown ends all calls in order and closes everything.
 func (c *Client) Shutdown(ctx context.Context) error {
@@ -198,7 +198,7 @@ type ending struct {
 // connect makes one control connection with n calls and returns when it and
 // all of them are over.
 func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.Addr, first, n int) ending {
-	fail := func(err error) ending {
+	fail := func(err error) {
 		c.log.Warn("call failed", "server", server, "err", err)
 		for i := range n {
 			c.event(CallEvent{
@@ -206,12 +206,12 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 				Reason: ppp.Reason{Code: ppp.LowerDown, Text: err.Error()},
 			})
 		}
-		return ending{}
 	}
 	d := net.Dialer{Timeout: connectTimeout, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}
 	nc, err := d.DialContext(ctx, "tcp4", server.String())
 	if err != nil {
-		return fail(err)
+		fail(err)
+		return ending{}
 	}
 	l := c.loops[int(c.next.Add(1))%len(c.loops)]
 	over := make(chan ending, 1)
@@ -248,7 +248,8 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 	if err != nil {
 		c.count.conns.Add(-1)
 		_ = nc.Close()
-		return fail(err)
+		fail(err)
+		return ending{}
 	}
 	select {
 	case end := <-over:

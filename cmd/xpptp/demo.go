@@ -93,6 +93,8 @@ func runDemo(cmd *cobra.Command, opt demo.Options, asJSON bool) (err error) {
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
+	case sock.IsPermission(err) && os.Getenv(inNamespaces) != "":
+		return fmt.Errorf("%w: this system gives users no rights in their own namespaces: start as root", err)
 	case err != nil:
 		return withRights(err)
 	}
