@@ -158,6 +158,34 @@ func TestMixes(t *testing.T) {
 	}
 }
 
+// TestBackToBack crypts units that lie in one buffer without a gap.
+func TestBackToBack(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 21))
+	for _, way := range Ways() {
+		c := New(way)
+		for _, streams := range []int{0, 3, 40} {
+			w := newWorld(r, 40, streams, kinds)
+			units, packets := w.batch(150, func() int { return r.IntN(200) }, one)
+			var buf, want []byte
+			for i, u := range units {
+				at := len(packets[i].buf) - guard - len(u.Data)
+				buf = append(buf, u.Data...)
+				want = append(want, packets[i].want[at:at+len(u.Data)]...)
+			}
+			at := 0
+			for i := range units {
+				n := len(units[i].Data)
+				units[i].Data = buf[at : at+n]
+				at += n
+			}
+			c.Crypt(units)
+			if !bytes.Equal(buf, want) {
+				t.Fatalf("%v, %d streams: buffer differs", way, streams)
+			}
+		}
+	}
+}
+
 // TestWaysInterleave lets a chain and a stream go from way to way.
 func TestWaysInterleave(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))

@@ -17,7 +17,7 @@ import "encoding/binary"
 type KeyState struct {
 	Start, Session [16]byte
 	Len            uint8 // 8 (40 and 56 bit) or 16 (128 bit)
-	Salt           uint8 // leading bytes that RFC 3078 §7.3 overwrites: 3 (40 bit), 1 (56 bit), 0 (128 bit)
+	Salt           uint8 // leading bytes that RFC 3078 §7.3 overwrites: 3, 1 or 0
 
 	slot  uint16 // place in the batch being worked on; a hint, checked before use
 	ahead aheadRef
@@ -54,15 +54,14 @@ func (s *Stream) Init(key []byte) {
 
 // Unit is the work of one packet: Data is XORed in place with its keystream.
 //
-// The bytes between len(Data) and cap(Data), up to 63 of them, belong to Crypt while it runs: it
-// may write there and puts back what it found. A slice cut out of a larger buffer whose following
-// bytes are in use must therefore be cut as b[i:j:j]; that costs a copy of the last bytes.
+// Nothing past len(Data) is read or written, whatever the capacity: units may lie back to back in one
+// buffer.
 type Unit struct {
 	Key    *KeyState // stateless: the chain of this direction; nil means Stream
 	Stream *Stream   // stateful: used if Key is nil; both nil leaves Data alone
-	Steps  int       // stateless: key changes before this packet; 1 for the next packet, more after a loss; below 0 counts as 0
+	Steps  int       // stateless: key changes before this packet; 1 for the next, more after a loss
 	Data   []byte
-	Used   [16]byte // stateless, set by Crypt: the session key (Key.Len bytes) that this packet was crypted with
+	Used   [16]byte // stateless, set by Crypt: the session key (Key.Len bytes) of this packet
 }
 
 // shaMessage is the text that RFC 3078's GetNewKeyFromSHA hashes, start | pad1 | session | pad2,
