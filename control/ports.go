@@ -111,7 +111,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 		return p, err
 	}
 	p.workers = []workers.Config{cfg}
-	b.log.Info("ports open", "io", p.backend, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher)
+	b.log.Info("ports open", "io", p.backend, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher.String())
 	return p, nil
 }
 

@@ -136,14 +136,14 @@ func writeReport(w io.Writer, r *demo.Report) error {
 		demo.End
 	}{{"server", r.Server}, {"client", r.Client}} {
 		row(end.name+" counted", "%d packets from calls, %d into calls", end.RxPackets, end.TxPackets)
-		drops := "none"
-		if len(end.Drops) > 0 {
-			drops = ""
-			for _, d := range sorted(end.Drops) {
-				drops += fmt.Sprintf("%s %d  ", d, end.Drops[d])
-			}
+		var drops []string
+		for _, d := range sorted(end.Drops) {
+			drops = append(drops, fmt.Sprintf("%s %d", d, end.Drops[d]))
 		}
-		row(end.name+" drops", "%s", drops)
+		if drops == nil {
+			drops = []string{"none"}
+		}
+		row(end.name+" drops", "%s", strings.Join(drops, ", "))
 	}
 	result := "every packet came back, whole and once"
 	if !r.OK {

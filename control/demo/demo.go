@@ -270,10 +270,19 @@ func (d *demo) traffic(ctx context.Context) error {
 	}()
 	show := time.NewTicker(100 * time.Millisecond)
 	defer show.Stop()
+	gone := make(chan struct{}, 2)
+	for _, c := range []*child{d.client, d.server} {
+		go func() {
+			<-c.gone
+			gone <- struct{}{}
+		}()
+	}
 	for running := true; running; {
 		select {
 		case <-over:
 			running = false
+		case <-gone: // the counts and its log tell the rest
+			stop()
 		case <-show.C:
 		}
 		d.Progress(Progress{Up: d.report.Up, Time: time.Since(begun), Counts: d.counts()})
@@ -322,7 +331,8 @@ func (d *demo) finish() {
 		}
 	}
 	// Both ends say, on their own, that it went through calls.
-	if r.Server.RxPackets < r.Arrived || r.Client.RxPackets < r.Echoed {
+	counted := d.client.err == nil && d.server.err == nil
+	if counted && (r.Server.RxPackets < r.Arrived || r.Client.RxPackets < r.Echoed) {
 		fault("packets came by another way: server counted %d of %d, client %d of %d in calls",
 			r.Server.RxPackets, r.Arrived, r.Client.RxPackets, r.Echoed)
 	}
