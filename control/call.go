@@ -48,7 +48,6 @@ type call struct {
 	user    string
 	auth    ppp.Method
 	addr    netip.Addr // inside IPv4 address that the call holds
-	fromAny bool       // addr is not from a pool
 	iid     uint64     // peer's interface identifier that the call holds
 	mppe    ppp.MPPEParams
 	peerMRU uint16
@@ -61,7 +60,8 @@ type call struct {
 
 	// Client side.
 	job   int
-	onEnd func(ppp.Reason)
+	onUp  func()
+	onEnd func()
 
 	// Final counts, once the worker has let go of the call.
 	stats  session.Stats
@@ -262,7 +262,7 @@ func (k *call) release(done func()) {
 		k.report()
 		done()
 		if k.onEnd != nil {
-			k.onEnd(k.reason)
+			k.onEnd()
 		}
 		l.box.callDone()
 	})
@@ -475,6 +475,9 @@ func (k *call) announce() {
 	k.up = true
 	k.log.Info("call up", append(args, "setup_ms", (k.l.now-k.started)/1e6)...)
 	k.l.box.event(CallEvent{Kind: EventUp, Call: k.info()})
+	if k.onUp != nil {
+		k.onUp()
+	}
 }
 
 // cipher names the encryption in force.

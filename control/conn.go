@@ -83,14 +83,6 @@ func (c *conn) tick() {
 	c.pump()
 }
 
-// leave stops the connection, in order, once it has no calls.
-func (c *conn) leave() {
-	c.leaving = true
-	if !c.closed {
-		c.pump()
-	}
-}
-
 func (c *conn) stopReason() pptp.StopReason {
 	if c.l.box.stopping.Load() {
 		return pptp.StopLocalShutdown

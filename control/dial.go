@@ -22,6 +22,7 @@ type Client struct {
 	password aaa.Secret
 	server   netip.AddrPort
 	jobs     sync.WaitGroup
+	slots    chan struct{} // holds one for every control connection whose calls are not up yet
 	cancel   context.CancelFunc
 	done     chan struct{}
 }
@@ -122,6 +123,7 @@ func (c *Client) Start() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
+	c.slots = make(chan struct{}, c.dial.Starting)
 	per := max(c.dial.CallsPerConnection, 1)
 	for first := 0; first < c.dial.Calls; first += per {
 		c.jobs.Add(1)
@@ -207,6 +209,14 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 			})
 		}
 	}
+	// A slow server gets no more at once than it can set up in time.
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ending{}
+	}
+	settled := sync.OnceFunc(func() { <-c.slots })
+	defer settled()
 	d := net.Dialer{Timeout: connectTimeout, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}
 	nc, err := d.DialContext(ctx, "tcp4", server.String())
 	if err != nil {
@@ -220,6 +230,12 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 		// All of this runs on the loop.
 		var end ending
 		placed, left, down := false, 0, false
+		starting := n
+		started := func() {
+			if starting--; starting == 0 {
+				settled()
+			}
+		}
 		check := func() {
 			if down && left == 0 {
 				over <- end
@@ -229,8 +245,11 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 			placed = true
 			left = n
 			for i := range n {
-				cn.place(first+i, func(k *call) {
+				cn.place(first+i, started, func(k *call) {
 					left--
+					if !k.up {
+						started()
+					}
 					end.wasUp = end.wasUp || k.up
 					end.refused = end.refused || k.reason.Code == ppp.AuthFailed
 					check()
@@ -260,7 +279,7 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 }
 
 // place asks the server for a call. onEnd is called once, when it is over.
-func (c *conn) place(job int, onEnd func(*call)) {
+func (c *conn) place(job int, onUp func(), onEnd func(*call)) {
 	k, err := c.newCall(0, 0, false, true)
 	if err != nil {
 		c.log.Error("call not placed", "err", err)
@@ -272,7 +291,7 @@ func (c *conn) place(job int, onEnd func(*call)) {
 	}
 	k.job = job
 	k.user = c.l.box.dial.User
-	k.onEnd = func(ppp.Reason) { onEnd(k) }
+	k.onUp, k.onEnd = onUp, func() { onEnd(k) }
 	c.idleSince = 0
 	c.placing++
 	k.install(func(ok bool) {

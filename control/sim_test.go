@@ -282,7 +282,7 @@ func (s *sim) call(n int) *conn {
 	c := s.connect()
 	c.onUp = func() {
 		for i := range n {
-			c.place(i, func(*call) {})
+			c.place(i, func() {}, func(*call) {})
 		}
 	}
 	return c

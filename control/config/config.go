@@ -164,6 +164,7 @@ type Dial struct {
 	PasswordFile       string
 	Calls              int
 	CallsPerConnection int
+	Starting           int          // control connections that set up calls at the same time
 	Source             []netip.Addr // our outside addresses; none: the kernel's choice
 	Address            netip.Addr   // the inside address to ask for
 	DefaultRoute       bool

@@ -94,6 +94,7 @@ func (d *Dial) fields() []field {
 		{"allow-world-readable-secrets", boolean{&d.AllowWorldReadableSecrets}, "take a password file that every user can read"},
 		{"calls", integer{&d.Calls, 1, 65535}, "number of calls"},
 		{"calls-per-connection", integer{&d.CallsPerConnection, 1, 65535}, "calls in one control connection"},
+		{"starting", integer{&d.Starting, 1, 65535}, "control connections that set up calls at the same time"},
 		{"source", &list[netip.Addr]{&d.Source, "address", "IPv4 addresses", 64, parseAddr}, "our outside address; none: the kernel's choice"},
 		{"address", address{&d.Address}, "address to ask the server for"},
 		{"default-route", boolean{&d.DefaultRoute}, "send everything through the call"},
@@ -155,6 +156,7 @@ func DefaultDial() *Dial {
 		Common:             defaultCommon(),
 		Calls:              1,
 		CallsPerConnection: 1,
+		Starting:           10,
 		RedialMin:          time.Second,
 		RedialMax:          time.Minute,
 	}
