@@ -160,14 +160,16 @@ func (a *Arena) Frame(i uint32) *Frame { return &a.frames[i] }
 // Pool is a last-in-first-out stack of free frames (the warmest first). One
 // goroutine owns it. Free + in flight = Size, always.
 type Pool struct {
+	arena *Arena
 	free  []*Frame
-	size  int
-	chunk int
+	size  atomic.Int64
 }
 
 // NewPool returns a pool that holds frames lo to hi-1 of a.
 func NewPool(a *Arena, lo, hi int) *Pool {
-	p := &Pool{free: make([]*Frame, 0, hi-lo), size: hi - lo, chunk: a.chunk}
+	// Room for the whole arena: the pool can adopt all of it.
+	p := &Pool{arena: a, free: make([]*Frame, 0, a.Len())}
+	p.size.Store(int64(hi - lo))
 	for i := hi - 1; i >= lo; i-- {
 		f := &a.frames[i]
 		f.pool = p
@@ -203,11 +205,28 @@ func (p *Pool) Put(f *Frame) {
 	p.free = append(p.free, f)
 }
 
+// Adopt makes a frame, which the caller owns and which may be of another pool
+// of the same arena, one of this pool: Free returns it here. Pools whose ports
+// share a kernel ring exchange frames this way; the sum of their sizes stays.
+// The owner of the other pool may be at work meanwhile.
+func (p *Pool) Adopt(f *Frame) {
+	if f.pool == p {
+		return
+	}
+	f.pool.size.Add(-1)
+	p.size.Add(1)
+	f.pool = p
+}
+
 // Free returns the number of free frames.
 func (p *Pool) Free() int { return len(p.free) }
 
-// Size returns the number of frames the pool was made with.
-func (p *Pool) Size() int { return p.size }
+// Size returns the number of frames that belong to the pool: those it was
+// made with, and those it has adopted, less those that others have.
+func (p *Pool) Size() int { return int(p.size.Load()) }
+
+// Arena returns the memory that the pool's frames belong to.
+func (p *Pool) Arena() *Arena { return p.arena }
 
 // Chunk returns the chunk size in bytes.
-func (p *Pool) Chunk() int { return p.chunk }
+func (p *Pool) Chunk() int { return p.arena.chunk }

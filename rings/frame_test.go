@@ -123,6 +123,29 @@ func TestPool(t *testing.T) {
 	}
 }
 
+func TestAdopt(t *testing.T) {
+	a := NewArenaN(8, ChunkSmall)
+	p, q := NewPool(a, 0, 4), NewPool(a, 4, 8)
+	if p.Arena() != a {
+		t.Error("the pool does not know its arena")
+	}
+	if n := testing.AllocsPerRun(1, func() {
+		for f := p.Get(); f != nil; f = p.Get() {
+			q.Adopt(f)
+			q.Adopt(f)
+			f.Free()
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if p.Size() != 0 || p.Free() != 0 || q.Size() != 8 || q.Free() != 8 {
+		t.Errorf("%d of %d and %d of %d frames free, want 0 of 0 and 8 of 8", p.Free(), p.Size(), q.Free(), q.Size())
+	}
+	if !panics(func() { p.Put(q.Get()) }) {
+		t.Error("a pool takes back what another has adopted")
+	}
+}
+
 func TestPoolAllocatesNothing(t *testing.T) {
 	p := NewPoolN(64, ChunkSmall)
 	var fs [64]*Frame
