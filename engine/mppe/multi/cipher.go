@@ -6,6 +6,7 @@ const (
 	maxBatch  = 256 // units worked on together; a longer batch is cut
 	maxLanes  = 5   // streams a lane kernel takes
 	maxRows   = 64  // streams the row kernels take
+	chunk     = 256 // bytes a lane that the rows make at a time, if all lanes have as much
 	maxBlocks = 256 // 16-byte blocks per call of a lane kernel: it cannot be preempted
 )
 

@@ -157,16 +157,20 @@ func (c *Cipher) rowStream(groups, i, n int) {
 	}
 }
 
-// rowXor XORs the keystream block into up to 64 bytes of every payload, from off on.
-func (c *Cipher) rowXor(off, groups int) {
+// rowXor XORs n bytes of keystream into every payload from off on, as far as it goes.
+func (c *Cipher) rowXor(off, groups, n int) {
+	blocks := (n + 63) / 64
 	if c.way == AVX512 {
-		rowXor512(&c.row, &c.rows, uint64(off), uint64(groups))
+		rowXor512(&c.row, &c.rows, uint64(off), uint64(groups), uint64(blocks))
 		return
 	}
-	rowXor256(&c.row, &c.rows, uint64(off), uint64(groups), &c.out)
-	for l, b := range c.rows[:8*groups] {
-		if n := len(b) - off; n > 0 && n < 64 {
-			subtle.XORBytes(b[off:], b[off:], c.out[l][:])
+	for b := range blocks {
+		at := off + 64*b
+		rowXor256(&c.row, &c.rows, uint64(at), uint64(groups), uint64(64*b), &c.out)
+		for l, d := range c.rows[:8*groups] {
+			if left := len(d) - at; left > 0 && left < 64 {
+				subtle.XORBytes(d[at:], d[at:], c.out[l][:])
+			}
 		}
 	}
 }

@@ -17,5 +17,5 @@ func (c *Cipher) hashWords(int)         {}
 func (c *Cipher) rowRekey(int)          {}
 func (c *Cipher) rowSchedule(int)       {}
 func (c *Cipher) rowStream(_, _, _ int) {}
-func (c *Cipher) rowXor(_, _ int)       {}
+func (c *Cipher) rowXor(_, _, _ int)    {}
 func (c *Cipher) rowSplit(int)          {}

@@ -69,7 +69,7 @@ func laneStream1(l *laneMem, data *[5][]byte, blocks uint64)
 //go:noescape
 func rowSchedule2(r *rowMem)
 
-// rowStream2 makes n bytes of keystream for each of 16 lanes in r.out and goes on from i; n is a multiple of 8 up to 64.
+// rowStream2 makes n bytes of keystream for each of 16 lanes in r.out and goes on from i; n is a multiple of 8 up to 256.
 //
 //go:noescape
 func rowStream2(r *rowMem, i uint64, n uint64)
@@ -79,7 +79,7 @@ func rowStream2(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule3(r *rowMem)
 
-// rowStream3 makes n bytes of keystream for each of 24 lanes in r.out and goes on from i; n is a multiple of 4 up to 64.
+// rowStream3 makes n bytes of keystream for each of 24 lanes in r.out and goes on from i; n is a multiple of 4 up to 256.
 //
 //go:noescape
 func rowStream3(r *rowMem, i uint64, n uint64)
@@ -89,7 +89,7 @@ func rowStream3(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule4(r *rowMem)
 
-// rowStream4 makes n bytes of keystream for each of 32 lanes in r.out and goes on from i; n is a multiple of 4 up to 64.
+// rowStream4 makes n bytes of keystream for each of 32 lanes in r.out and goes on from i; n is a multiple of 4 up to 256.
 //
 //go:noescape
 func rowStream4(r *rowMem, i uint64, n uint64)
@@ -99,7 +99,7 @@ func rowStream4(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule5(r *rowMem)
 
-// rowStream5 makes n bytes of keystream for each of 40 lanes in r.out and goes on from i; n is a multiple of 2 up to 64.
+// rowStream5 makes n bytes of keystream for each of 40 lanes in r.out and goes on from i; n is a multiple of 2 up to 256.
 //
 //go:noescape
 func rowStream5(r *rowMem, i uint64, n uint64)
@@ -109,7 +109,7 @@ func rowStream5(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule6(r *rowMem)
 
-// rowStream6 makes n bytes of keystream for each of 48 lanes in r.out and goes on from i; n is a multiple of 2 up to 64.
+// rowStream6 makes n bytes of keystream for each of 48 lanes in r.out and goes on from i; n is a multiple of 2 up to 256.
 //
 //go:noescape
 func rowStream6(r *rowMem, i uint64, n uint64)
@@ -119,7 +119,7 @@ func rowStream6(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule7(r *rowMem)
 
-// rowStream7 makes n bytes of keystream for each of 56 lanes in r.out and goes on from i; n is a multiple of 2 up to 64.
+// rowStream7 makes n bytes of keystream for each of 56 lanes in r.out and goes on from i; n is a multiple of 2 up to 256.
 //
 //go:noescape
 func rowStream7(r *rowMem, i uint64, n uint64)
@@ -129,7 +129,7 @@ func rowStream7(r *rowMem, i uint64, n uint64)
 //go:noescape
 func rowSchedule8(r *rowMem)
 
-// rowStream8 makes n bytes of keystream for each of 64 lanes in r.out and goes on from i; n is a multiple of 2 up to 64.
+// rowStream8 makes n bytes of keystream for each of 64 lanes in r.out and goes on from i; n is a multiple of 2 up to 256.
 //
 //go:noescape
 func rowStream8(r *rowMem, i uint64, n uint64)
@@ -154,15 +154,15 @@ func rowOut512(r *rowMem, keys *[64][16]byte, groups uint64)
 //go:noescape
 func rowOut256(r *rowMem, keys *[64][16]byte, groups uint64)
 
-// rowXor512 XORs r.out into up to 64 bytes at data[l][off:] for 8*groups lanes; a lane that has no bytes there is left alone.
+// rowXor512 XORs r.out into up to 64*blocks bytes at data[l][off:] for 8*groups lanes; bytes beyond the end of data[l] are left alone.
 //
 //go:noescape
-func rowXor512(r *rowMem, data *[64][]byte, off uint64, groups uint64)
+func rowXor512(r *rowMem, data *[64][]byte, off uint64, groups uint64, blocks uint64)
 
-// rowXor256 transposes r.out to out, 64 bytes a lane, and XORs them into data[l][off:off+64] of those of 8*groups lanes that have as much.
+// rowXor256 transposes 64 rows of r.out, from row on, to out, 64 bytes a lane, and XORs them into data[l][off:off+64] of those of 8*groups lanes that have as much.
 //
 //go:noescape
-func rowXor256(r *rowMem, data *[64][]byte, off uint64, groups uint64, out *[64][64]byte)
+func rowXor256(r *rowMem, data *[64][]byte, off uint64, groups uint64, row uint64, out *[64][64]byte)
 
 // rowSplit512 copies the S-boxes of 8*groups lanes out of their rows.
 //

@@ -14,6 +14,6 @@ type laneMem struct {
 type rowMem struct {
 	s   [8][256][8]byte // S-boxes: group, index, lane
 	key [8][16][8]byte  // keys: group, byte, lane
-	out [8][64][8]byte  // keystream: group, byte, lane
+	out [8][256][8]byte // keystream: group, byte, lane
 	j   [8][8]byte      // RC4's j: group, lane
 }

@@ -134,15 +134,18 @@ func (c *Cipher) cryptRows(idx []int16) {
 			break
 		}
 		n := 64
-		if ending == live {
+		switch {
+		case len(c.rows[live-1])-off >= chunk+64:
+			n = chunk // and then no lane ends in it
+		case ending == live:
 			n = 0
 			for _, b := range c.rows[:live] {
 				n = max(n, len(b)-off)
 			}
 		}
 		c.rowStream(groups, off, (n+7)&^7)
-		c.rowXor(off, groups)
-		off += 64
+		c.rowXor(off, groups, n)
+		off += (n + 63) &^ 63
 	}
 	if live > 0 {
 		c.rowSplit((live + 7) / 8)

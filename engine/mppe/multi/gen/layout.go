@@ -5,7 +5,7 @@ const (
 	group     = 8           // lanes in a group
 	groupSize = 256 * group // bytes of a group's S-boxes
 	groupKey  = 16 * group  // bytes of a group's keys
-	groupOut  = 64 * group  // bytes of a group's keystream block
+	groupOut  = 256 * group // bytes of a group's keystream
 	maxGroups = 8
 )
 
@@ -21,7 +21,7 @@ func layouts() {
 	row = layout("rowMem", "is what the row kernels work on. It stands on a multiple of 64.", []field{
 		{"s", "[8][256][8]byte", maxGroups * groupSize, "S-boxes: group, index, lane"},
 		{"key", "[8][16][8]byte", maxGroups * groupKey, "keys: group, byte, lane"},
-		{"out", "[8][64][8]byte", maxGroups * groupOut, "keystream: group, byte, lane"},
+		{"out", "[8][256][8]byte", maxGroups * groupOut, "keystream: group, byte, lane"},
 		{"j", "[8][8]byte", maxGroups * group, "RC4's j: group, lane"},
 	})
 }

@@ -179,7 +179,7 @@ func rowSchedule(g int) {
 func rowStream(g int) {
 	u := unrolled(g)
 	name := fmt.Sprintf("rowStream%d", g)
-	fn(name, fmt.Sprintf("makes n bytes of keystream for each of %d lanes in r.out and goes on from i; n is a multiple of %d up to 64.", g*group, u),
+	fn(name, fmt.Sprintf("makes n bytes of keystream for each of %d lanes in r.out and goes on from i; n is a multiple of %d up to 256.", g*group, u),
 		"r *rowMem", "i uint64", "n uint64")
 	arg("r", "R8")
 	arg("i", "DI")

@@ -171,14 +171,14 @@ func transpose64(base string, off int, idx string) {
 // sliceSize is the size of a slice header: pointer, length, capacity.
 const sliceSize = 24
 
-// rowXor512 touches every payload line once, 64 bytes at a time: frames stand 2 KB apart and would
-// push each other out of the cache.
+// rowXor512 takes up to 256 bytes of four lanes before it goes to the next: frames stand 2 KB apart
+// and push each other out of the cache, so a line should be touched but once.
 func rowXor512() {
-	fn("rowXor512", "XORs r.out into up to 64 bytes at data[l][off:] for 8*groups lanes; a lane that has no bytes there is left alone.",
-		"r *rowMem", "data *[64][]byte", "off uint64", "groups uint64")
+	fn("rowXor512",
+		"XORs r.out into up to 64*blocks bytes at data[l][off:] for 8*groups lanes; bytes beyond the end of data[l] are left alone.",
+		"r *rowMem", "data *[64][]byte", "off uint64", "groups uint64", "blocks uint64")
 	arg("r", "SI")
 	arg("data", "DX")
-	arg("off", "R10")
 	arg("groups", "R12")
 	p("ADDQ $%d, SI", row["out"])
 	p("VMOVDQU64 ·rowsLow(SB), Z0")
@@ -187,7 +187,11 @@ func rowXor512() {
 	label("next")
 	var rare fixups
 	for h := range 2 {
-		transpose64("SI", 0, fmt.Sprintf("Z%d", h))
+		arg("off", "R10")
+		arg("blocks", "R9")
+		p("MOVQ SI, DI")
+		label("block%d", h)
+		transpose64("DI", 0, fmt.Sprintf("Z%d", h))
 		for q := range 4 {
 			l, z := 4*h+q, fmt.Sprintf("Z%d", 14+q)
 			p("MOVQ %d(DX), CX", sliceSize*l+8)
@@ -210,6 +214,10 @@ func rowXor512() {
 				p("JMP done%d", l)
 			})
 		}
+		p("ADDQ $64, R10")
+		p("ADDQ $%d, DI", 64*group)
+		p("DECQ R9")
+		p("JNZ block%d", h)
 	}
 	p("ADDQ $%d, SI", groupOut)
 	p("ADDQ $%d, DX", sliceSize*group)
@@ -221,9 +229,13 @@ func rowXor512() {
 
 // rowXor256 leaves what is shorter than 64 bytes to its caller.
 func rowXor256() {
-	fn("rowXor256", "transposes r.out to out, 64 bytes a lane, and XORs them into data[l][off:off+64] of those of 8*groups lanes that have as much.",
-		"r *rowMem", "data *[64][]byte", "off uint64", "groups uint64", "out *[64][64]byte")
-	arg("r", "SI")
+	fn("rowXor256",
+		"transposes 64 rows of r.out, from row on, to out, 64 bytes a lane, and XORs them into data[l][off:off+64] of those of 8*groups lanes that have as much.",
+		"r *rowMem", "data *[64][]byte", "off uint64", "groups uint64", "row uint64", "out *[64][64]byte")
+	arg("row", "SI")
+	p("SHLQ $3, SI")
+	arg("r", "AX")
+	p("ADDQ AX, SI")
 	arg("data", "DX")
 	arg("off", "R10")
 	arg("groups", "R12")
