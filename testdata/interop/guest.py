@@ -28,9 +28,11 @@ def sh(script):
 
 
 def prepare(address, secrets):
-    """Once per boot: modules, vec0, pppd's own files. secrets: lines of chap-secrets, taken for PAP too."""
+    """Once per boot: modules, vec0, pppd's own files. secrets: lines of chap-secrets, taken for PAP too.
+
+    pptpd's queue of new connections is short: with SYN cookies a client would think itself connected when it is not."""
     sh("modprobe -a %s; ip addr add %s/24 dev vec0; ip link set vec0 up; ethtool -K vec0 tx off tso off gso off gro off >/dev/null 2>&1 || true"
-       "; ip link add ifb0 type ifb 2>/dev/null || true; ip link set ifb0 up" % (MODULES, address))
+       "; sysctl -qw net.ipv4.tcp_syncookies=0; ip link add ifb0 type ifb 2>/dev/null || true; ip link set ifb0 up" % (MODULES, address))
     for name in os.listdir("/etc/ppp"):   # hooks only cost time, and this view of /etc is the guest's own
         if name.startswith(("ip-", "ipv6-", "auth-")):
             path = os.path.join("/etc/ppp", name)

@@ -24,7 +24,7 @@ const (
 )
 
 // upWithin is how long n calls may take to come up.
-func upWithin(n int) time.Duration { return upLimit + time.Duration(n-1)*1500*time.Millisecond }
+func upWithin(n int) time.Duration { return upLimit + time.Duration(n-1)*3*time.Second }
 
 // A policy is what one end of a call asks for and allows.
 type policy struct {
@@ -33,8 +33,8 @@ type policy struct {
 	bits     []string // key lengths
 	stateful bool
 	ipv6     bool
-	// quickEcho looks for dead peers every second, reorder waits long for late packets.
-	quickEcho, reorder bool
+	// quickEcho looks for dead peers every second, reorder waits long for late packets, patient for a slow peer's first answer.
+	quickEcho, reorder, patient bool
 	// The rest concerns the Linux end alone.
 	rawHeaders bool // neither PFC nor ACFC
 	kernel     bool // data path in the kernel; else pptp-linux or pptpd with a pty

@@ -85,7 +85,7 @@ func matrix() []row {
 		symmetric("reorder-stateless", with(mppe128(), func(p *policy) { p.reorder = true }), func(a *attempt) error { return lossStateless(a, unrulyWire) }),
 		symmetric("loss-stateful", stateful, lossStateful),
 		{name: "two-calls-one-connection", server: mppe128(), client: mppe128(), only: "serve", run: twoCalls},
-		{name: "fifty-calls", server: mppe128(), client: mppe128(), only: "dial", traffic: true, run: fiftyCalls},
+		{name: "fifty-calls", server: mppe128(), client: with(mppe128(), func(p *policy) { p.patient = true }), only: "dial", traffic: true, run: fiftyCalls},
 		{name: "nat-helper", server: mppe128(), client: mppe128(), run: natHelper},
 		{name: "nat-plain", server: mppe128(), client: mppe128(), run: natPlain},
 		{name: "iperf3", server: kernel, client: kernel, traffic: true, uncaptured: true, run: throughput},
@@ -622,14 +622,16 @@ func throughput(a *attempt) error {
 			}
 			served <- err
 		}()
-		out, err := a.c.machine().shell(2*time.Minute, "for i in 1 2 3 4 5 6 7 8 9 10; do sleep .3; iperf3 -c %s -t 10 -J %s >/tmp/iperf.$$ && break; done; cat /tmp/iperf.$$; rm -f /tmp/iperf.$$", c.remote, way)
+		// The server takes a moment to start; until then the connection is refused (and iperf3 -J ends with status 0).
+		out, err := a.c.machine().shell(2*time.Minute,
+			"for i in $(seq 60); do out=$(iperf3 -c %s -t 10 -J %s); [[ $out == *'unable to connect'* ]] || break; sleep .5; done; echo \"$out\"", c.remote, way)
 		if err != nil {
 			return fmt.Errorf("iperf3 -c: %w\n%s", err, out)
 		}
-		if err := <-served; err != nil {
+		if err := a.checkThroughput(out, way); err != nil {
 			return err
 		}
-		if err := a.checkThroughput(out, way); err != nil {
+		if err := <-served; err != nil {
 			return err
 		}
 	}
@@ -649,8 +651,11 @@ func (a *attempt) checkThroughput(out, way string) error {
 			} `json:"sum_received"`
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Error != "" {
-		return fmt.Errorf("iperf3 %s: %w %s", way, err, r.Error)
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return fmt.Errorf("iperf3 %s: %w", way, err)
+	}
+	if r.Error != "" {
+		return fmt.Errorf("iperf3 %s: %s", way, r.Error)
 	}
 	if len(r.Intervals) < 10 {
 		return fmt.Errorf("iperf3 %s: only %d intervals", way, len(r.Intervals))

@@ -105,6 +105,9 @@ func policyArgs(p policy) []string {
 	if p.quickEcho {
 		args = append(args, "--ppp-echo-interval", "1s", "--ppp-echo-failures", "3", "--pptp-echo-interval", "2s", "--pptp-echo-timeout", "2s")
 	}
+	if p.patient {
+		args = append(args, "--ppp-max-configure", "60", "--ppp-auth-timeout", "2m", "--pptp-start-timeout", "3m", "--pptp-call-timeout", "3m")
+	}
 	if p.reorder {
 		args = append(args, "--gre-reorder", "20ms")
 	}
@@ -249,6 +252,9 @@ func (c *xpptpClient) dial(server string, p policy, cr credential, n int) ([]cal
 	}
 	args := []string{"dial", "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
 	args = append(args, policyArgs(p)...)
+	if p.patient {
+		args = append(args, "--persist") // pptpd's queue of connections is short: some are refused at first
+	}
 	args = append(args, strings.Fields(os.Getenv("XPPTP_DIAL_ARGS"))...)
 	prog, err := startProgram(c.h, args...)
 	if err != nil {
