@@ -85,6 +85,10 @@ func (c *conn) newCall(peerID, window uint16, peerKnown, client bool) (*call, er
 	if !ok {
 		return nil, fmt.Errorf("no call ID left between %v and %v", p.local, p.peer)
 	}
+	if err := l.box.ports.admit(p.local, id); err != nil {
+		l.ids.put(l.now, p, id)
+		return nil, err
+	}
 	l.made++
 	k := &call{l: l, conn: c, n: l.made, pair: p, id: id, client: client, started: l.now}
 	k.log = c.log.With("call", id)
@@ -255,6 +259,9 @@ func (k *call) release(done func()) {
 			h.Release()
 		}
 		l := k.l
+		if err := l.box.ports.dismiss(k.pair.local, k.id); err != nil {
+			k.log.Warn("call ID is still let in", "err", err)
+		}
 		l.ids.put(l.now, k.pair, k.id)
 		l.box.addr.give(k)
 		delete(l.calls, k)

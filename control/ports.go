@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"xpptp/control/config"
 	"xpptp/control/pool"
@@ -12,10 +13,7 @@ import (
 	"xpptp/engine/mppe/multi"
 	"xpptp/engine/wire"
 	"xpptp/rings"
-
 	"xpptp/rings/nexthop"
-	"xpptp/rings/rawgre"
-	"xpptp/rings/tpacket"
 	"xpptp/rings/tun"
 	"xpptp/workers"
 )
@@ -30,9 +28,12 @@ type ports struct {
 	tun     device
 	hops    *nexthop.Table // nil with the raw backend: the kernel routes
 	backend config.IO
+	mode    string   // of the backend, in words
+	why     string   // this backend
+	steer   steering // nil: packets of all calls come in
 	outside []string
-	open    []rings.Port
-	mtu     int // smallest outside MTU
+	opened  []func() error // what closes it, in order
+	mtu     int            // smallest outside MTU
 }
 
 // device is what the inside port's network device is told: a *tun.Device.
@@ -49,16 +50,13 @@ type device interface {
 
 // openPorts opens the outside and inside ports of all workers.
 func (b *Box) openPorts() (p *ports, err error) {
-	p = &ports{backend: b.common.IO, mtu: rings.MaxMTU}
+	p = &ports{mtu: rings.MaxMTU}
 	defer func() {
 		if err != nil {
 			p.close()
 			p = nil
 		}
 	}()
-	if p.backend == config.IOAuto {
-		p.backend = config.IOTpacket
-	}
 	if p.outside, err = b.outsideNames(); err != nil {
 		return p, err
 	}
@@ -74,7 +72,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 		chunk = rings.ChunkLarge
 	}
 	cfg := workers.Config{
-		CPU: -1, Pool: rings.NewPoolN(framesPerWorker, chunk), Cipher: multi.Best(),
+		CPU: -1, Cipher: multi.Best(),
 		Client: b.serve == nil, ClampMSS: b.common.IP.ClampMSS,
 		CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
 		GRE: gre.Config{
@@ -83,35 +81,19 @@ func (b *Box) openPorts() (p *ports, err error) {
 			LimitWindow: b.common.GRE.Window == config.WindowRFC,
 		},
 	}
-	switch p.backend {
-	case config.IOTpacket:
-		for _, name := range p.outside {
-			port, err := tpacket.Open(tpacket.Config{Interface: name}, cfg.Pool)
-			if err != nil {
-				return p, err
-			}
-			p.open = append(p.open, port)
-			cfg.Outside = append(cfg.Outside, port)
-		}
-		if p.hops, err = nexthop.New(nexthop.Config{Interfaces: p.outside}); err != nil {
-			return p, err
-		}
-	case config.IORaw:
-		port, err := rawgre.Open(rawgre.Config{MTU: p.mtu}, cfg.Pool)
-		if err != nil {
-			return p, err
-		}
-		p.open = append(p.open, port)
-		cfg.Outside = append(cfg.Outside, port)
-	default:
-		return p, fmt.Errorf("io: %q is not available in this build; use auto, tpacket or raw", p.backend)
+	if err := p.openOutside(b.common.IO, chunk, &cfg); err != nil {
+		return p, err
 	}
 	b.outsideMTU = p.mtu
 	if err := p.openInside(b, &cfg); err != nil {
 		return p, err
 	}
 	p.workers = []workers.Config{cfg}
-	b.log.Info("ports open", "io", p.backend, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher.String())
+	io := string(p.backend)
+	if p.mode != "" {
+		io += " (" + p.mode + ")"
+	}
+	b.log.Info("ports open", "io", io, "why", p.why, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher.String())
 	return p, nil
 }
 
@@ -127,11 +109,12 @@ func (p *ports) openInside(b *Box, cfg *workers.Config) (err error) {
 		return err
 	}
 	p.tun = dev
+	p.release(dev.Close)
 	port, err := dev.Port(0, cfg.Pool)
 	if err != nil {
 		return err
 	}
-	p.open = append(p.open, port)
+	p.release(port.Close)
 	cfg.Inside = port
 	if err := dev.SetUp(); err != nil {
 		return err
@@ -302,15 +285,14 @@ func (b *Box) networkDown(k *call, p *ppp.NetParams) {
 	}
 }
 
-// close closes all ports; frames still with them go back to their pools.
+// release notes how something is closed that was opened.
+func (p *ports) release(f func() error) { p.opened = append(p.opened, f) }
+
+// close closes everything, last opened first; frames still with the ports go
+// back to their pools. The workers have ended.
 func (p *ports) close() {
-	for _, o := range p.open {
-		_ = o.Close()
+	for _, f := range slices.Backward(p.opened) {
+		_ = f()
 	}
-	if p.tun != nil {
-		_ = p.tun.Close()
-	}
-	if p.hops != nil {
-		_ = p.hops.Close()
-	}
+	p.opened = nil
 }

@@ -45,6 +45,7 @@ type IO string
 // The ways.
 const (
 	IOAuto    IO = "auto"    // the best there is
+	IOXSK     IO = "xsk"     // AF_XDP
 	IOTpacket IO = "tpacket" // a ring of AF_PACKET
 	IORaw     IO = "raw"     // a raw IP socket
 )
