@@ -35,7 +35,7 @@ type conn struct {
 func (l *Loop) addConn(tr transport, originator bool, local, remote netip.AddrPort) *conn {
 	c := &conn{
 		l: l, tr: tr,
-		m:         pptp.NewConn(&l.box.pptp, originator, local, remote),
+		m:         pptp.NewConn(&l.pptp, originator, local, remote),
 		log:       l.box.log.With("peer", remote.Addr().String(), "port", remote.Port()),
 		calls:     make(map[pptp.CallRef]*call),
 		idleSince: l.now,
@@ -55,8 +55,19 @@ func (c *conn) input(b []byte) {
 	if c.closed {
 		return
 	}
+	c.l.busy = c
 	c.m.Input(c.l.now, b)
 	c.pump()
+}
+
+// statistics is what the machine puts into the Call-Disconnect-Notify that
+// answers a Call-Clear-Request: the call's final counts, if its link has ended
+// before, as it does when a peer hangs up in order.
+func (l *Loop) statistics(_ *pptp.Conn, ref pptp.CallRef) string {
+	if k := l.busy.calls[ref]; k != nil && k.greEnd.Received > 0 {
+		return k.statistics()
+	}
+	return ""
 }
 
 // lost tells that the transport ended.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"xpptp/control/pptp"
 	"xpptp/engine/gre"
 	"xpptp/engine/session"
 	"xpptp/workers"
@@ -30,7 +31,9 @@ type Loop struct {
 	ids   *callIDs
 	conns map[*conn]struct{}
 	calls map[*call]struct{}
-	made  uint64 // calls so far
+	made  uint64      // calls so far
+	pptp  pptp.Config // the box's, with our statistics
+	busy  *conn       // whose input is being handled
 
 	mu   sync.Mutex
 	mail []func()
@@ -47,6 +50,8 @@ func newLoop(box *Box, id int, w *workers.Worker, clock func() int64, rand func(
 		calls: make(map[*call]struct{}),
 		wake:  make(chan struct{}, 1),
 	}
+	l.pptp = box.pptp
+	l.pptp.Statistics = l.statistics
 	w.OnPunt(l.notify)
 	return l
 }
