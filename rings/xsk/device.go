@@ -18,10 +18,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"github.com/safchain/ethtool"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
@@ -43,26 +39,18 @@ const (
 	defaultBatch = 64
 )
 
-// ErrForeignProgram is returned (wrapped) by Open for an interface that has
-// another XDP program.
-var ErrForeignProgram = errors.New("another XDP program is attached; it is left alone")
-
-// Device is an interface with the steering program.
+// Device is an interface with the steering program on it, and sockets for all
+// workers on its queues.
 type Device struct {
-	name    string
-	native  bool
-	workers int
-	prog    *ebpf.Program
-	xsks    *ebpf.Map // queue × workers + worker → socket
-	link    link.Link
-	queues  [][]*Port // by queue, then worker
+	hook   *Hook
+	queues [][]*Port // by queue, then worker
 }
 
 // Open attaches the steering program to an interface and opens a socket for
 // every worker on each queue; worker i receives into pools[i]. All pools are
 // of the arena of one UMEM.
 func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
-	d = &Device{name: cfg.Interface, workers: s.cfg.Workers}
+	d = new(Device)
 	defer func() {
 		if err != nil {
 			_ = d.Close()
@@ -72,49 +60,16 @@ func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
 	if len(pools) != s.cfg.Workers {
 		return d, fmt.Errorf("%d pools for %d workers", len(pools), s.cfg.Workers)
 	}
-	l, err := netlink.LinkByName(cfg.Interface)
-	if err != nil {
+	if d.hook, err = attach(cfg, s); err != nil {
 		return d, err
 	}
-	a := l.Attrs()
-	if a.EncapType != "ether" {
-		return d, fmt.Errorf("interfaces of type %q are not supported", a.EncapType)
-	}
-	if x := a.Xdp; x != nil && x.Attached {
-		return d, fmt.Errorf("%w (program %d)", ErrForeignProgram, x.ProgId)
-	}
-	if len(cfg.Queues) == 0 {
-		if cfg.Queues, err = allQueues(cfg.Interface); err != nil {
-			return d, err
-		}
-	}
-	if cfg.Batch <= 0 {
-		cfg.Batch = defaultBatch
-	}
-	if cfg.Ring, err = ringSize(cfg, pools); err != nil {
+	if cfg.Ring, err = ringSize(cfg.Ring, len(d.hook.Queues), pools); err != nil {
 		return d, err
 	}
-	highest := 0
-	for _, q := range cfg.Queues {
-		highest = max(highest, q)
-	}
-	if d.xsks, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "xpptp_xsks", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32((highest + 1) * d.workers),
-	}); err != nil {
-		return d, fmt.Errorf("XDP socket map: %w", err)
-	}
-	if d.prog, err = loadProgram(s, d.xsks); err != nil {
-		return d, fmt.Errorf("XDP program: %w", err)
-	}
-	if err := d.attach(a.Index, cfg.Generic); err != nil {
-		return d, err
-	}
-	info := rings.Info{
-		Name: a.Name, Backend: "xsk", Index: a.Index, Link: rings.LinkEthernet, Batch: cfg.Batch,
-		MTU: min(a.MTU, rings.MaxMTU, rings.Room(pools[0].Chunk())-ethernetLen-tagLen),
-	}
-	copy(info.MAC[:], a.HardwareAddr)
-	for _, n := range cfg.Queues {
+	info := d.hook.Info
+	info.Backend = "xsk"
+	info.MTU = min(info.MTU, rings.Room(pools[0].Chunk())-ethernetLen-tagLen)
+	for _, n := range d.hook.Queues {
 		info.Queue = n
 		if err := d.openQueue(info, cfg, pools); err != nil {
 			return d, fmt.Errorf("queue %d: %w", n, err)
@@ -123,28 +78,9 @@ func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
 	return d, nil
 }
 
-// allQueues returns the numbers of an interface's receive queues in use.
-func allQueues(name string) ([]int, error) {
-	n := 1
-	e, err := ethtool.NewEthtool()
-	if err != nil {
-		return nil, fmt.Errorf("number of queues: %w", err)
-	}
-	defer e.Close()
-	if c, err := e.GetChannels(name); err == nil {
-		n = max(n, int(c.RxCount+c.CombinedCount))
-	} // else the driver knows no channels: one queue
-	qs := make([]int, n)
-	for i := range qs {
-		qs[i] = i
-	}
-	return qs, nil
-}
-
-// ringSize returns how many entries the rings get: fill rings take half of
-// all frames at most.
-func ringSize(cfg Config, pools []*rings.Pool) (int, error) {
-	n := cfg.Ring
+// ringSize returns how many entries the rings of each queue get: fill rings
+// take half of all frames at most.
+func ringSize(n, queues int, pools []*rings.Pool) (int, error) {
 	if n <= 0 {
 		n = defaultRing
 	}
@@ -156,36 +92,18 @@ func ringSize(cfg Config, pools []*rings.Pool) (int, error) {
 		}
 		total += p.Size()
 	}
-	for n*len(cfg.Queues) > total/2 {
+	for n*queues > total/2 {
 		if n /= 2; n < smallestRing {
-			return 0, fmt.Errorf("%d frames are too few for %d queues", total, len(cfg.Queues))
+			return 0, fmt.Errorf("%d frames are too few for %d queues", total, queues)
 		}
 	}
 	return n, nil
 }
 
-// attach attaches the program, in the driver if that can do it.
-func (d *Device) attach(ifindex int, generic bool) (err error) {
-	for _, flag := range []link.XDPAttachFlags{link.XDPDriverMode, link.XDPGenericMode} {
-		if flag == link.XDPDriverMode && generic {
-			continue
-		}
-		d.link, err = link.AttachXDP(link.XDPOptions{Program: d.prog, Interface: ifindex, Flags: flag})
-		if err == nil {
-			d.native = flag == link.XDPDriverMode
-			return nil
-		}
-		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-			return ErrForeignProgram
-		}
-	}
-	return fmt.Errorf("attach the XDP program: %w", err)
-}
-
 func (d *Device) openQueue(info rings.Info, cfg Config, pools []*rings.Pool) error {
 	q := newQueue(pools[0].Arena())
 	flags := uint16(unix.XDP_USE_NEED_WAKEUP)
-	if cfg.Copy || !d.native {
+	if cfg.Copy || !d.hook.Native {
 		flags |= unix.XDP_COPY
 	} // else the kernel tries zero-copy, then copy
 	first := -1
@@ -215,12 +133,11 @@ func (d *Device) openQueue(info rings.Info, cfg Config, pools []*rings.Pool) err
 	}
 	for i, p := range ports {
 		p.q.refill(p.pool)
-		key := uint32(info.Queue*d.workers + i)
-		if err := d.xsks.Put(key, uint32(p.fd)); err != nil {
-			return fmt.Errorf("XDP socket map: %w", err)
+		if err := d.hook.Set(info.Queue, i, p.fd); err != nil {
+			return err
 		}
 		// A port that is closed while others live must not be sent to.
-		p.forget = func() { _ = d.xsks.Delete(key) }
+		p.forget = func() { _ = d.hook.Unset(info.Queue, i) }
 	}
 	return nil
 }
@@ -238,7 +155,7 @@ func (d *Device) Ports(worker int) []*Port {
 // packets are copied.
 func (d *Device) Mode() string {
 	m := "generic"
-	if d.native {
+	if d.hook.Native {
 		m = "native"
 	}
 	for _, q := range d.queues {
@@ -254,20 +171,13 @@ func (d *Device) Mode() string {
 // Close closes all ports and detaches the program.
 func (d *Device) Close() error {
 	var errs []error
-	if d.link != nil {
-		errs = append(errs, d.link.Close())
-	}
 	for _, q := range d.queues {
 		for _, p := range q {
 			errs = append(errs, p.Close())
 		}
 	}
-	if d.prog != nil {
-		errs = append(errs, d.prog.Close())
+	if d.hook != nil {
+		errs = append(errs, d.hook.Close())
 	}
-	if d.xsks != nil {
-		errs = append(errs, d.xsks.Close())
-	}
-	d.link, d.prog, d.xsks = nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -120,7 +120,7 @@ func TestVerdicts(t *testing.T) {
 		{"protocol in the wrong order", packet(peer, ours, 4, func(p []byte) []byte { p[22], p[23] = 0x0b, 0x88; return p }), xdpPass},
 		{"ARP", append(append(make([]byte, 12), 8, 6), make([]byte, 46)...), xdpPass},
 	} {
-		if got := run(t, d.prog, c.frame); got != c.want {
+		if got := run(t, d.hook.prog, c.frame); got != c.want {
 			t.Errorf("%s: verdict %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -132,7 +132,7 @@ func TestVerdicts(t *testing.T) {
 	if err := d.Ports(1)[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	if v, w := run(t, d.prog, packet(peer, ours, 5, nil)), run(t, d.prog, packet(peer, ours, 4, nil)); v != xdpPass || w != xdpRedirect {
+	if v, w := run(t, d.hook.prog, packet(peer, ours, 5, nil)), run(t, d.hook.prog, packet(peer, ours, 4, nil)); v != xdpPass || w != xdpRedirect {
 		t.Errorf("with the socket of worker 1 closed: verdicts %d and %d, want %d and %d", v, w, xdpPass, xdpRedirect)
 	}
 	// Addresses and calls are counted.
@@ -150,7 +150,7 @@ func TestVerdicts(t *testing.T) {
 		if err := c.do(); err != nil {
 			t.Fatal(err)
 		}
-		if got := run(t, d.prog, packet(peer, ours, 4, nil)); got != c.want {
+		if got := run(t, d.hook.prog, packet(peer, ours, 4, nil)); got != c.want {
 			t.Errorf("verdict %d, want %d", got, c.want)
 		}
 	}
@@ -172,12 +172,12 @@ func TestSources(t *testing.T) {
 		{[4]byte{10, 77, 0, 8}, xdpDrop},
 		{alien, xdpDrop},
 	} {
-		if got := run(t, d.prog, packet(c.src, ours, 4, nil)); got != c.want {
+		if got := run(t, d.hook.prog, packet(c.src, ours, 4, nil)); got != c.want {
 			t.Errorf("source %v: verdict %d, want %d", c.src, got, c.want)
 		}
 	}
 	// What is not for us is none of our business.
-	if got := run(t, d.prog, packet(alien, other, 4, nil)); got != xdpPass {
+	if got := run(t, d.hook.prog, packet(alien, other, 4, nil)); got != xdpPass {
 		t.Errorf("from an alien to another: verdict %d, want %d", got, xdpPass)
 	}
 	if n, err := s.Drops(); err != nil || n != (Drops{Source: 3}) {
@@ -235,7 +235,7 @@ func TestAgainstModel(t *testing.T) {
 		if rnd.IntN(4) == 0 {
 			f = f[:14+rnd.IntN(len(f)-14)]
 		}
-		want, got := model(f), run(t, d.prog, f)
+		want, got := model(f), run(t, d.hook.prog, f)
 		if got != want {
 			t.Fatalf("verdict %d, want %d: % x", got, want, f)
 		}
