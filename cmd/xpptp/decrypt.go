@@ -38,7 +38,8 @@ Exit status 1 also if encrypted packets stay closed because their user's secret
 is missing or wrong; what is not encrypted is shown all the same.`,
 		Example: `  xpptp decrypt session.pcap --secrets /etc/ppp/chap-secrets
   xpptp decrypt session.pcap --secrets chap-secrets -w plain.pcapng -o json`,
-		Args: cobra.ExactArgs(1),
+		Args:    cobra.ExactArgs(1),
+		PreRunE: checkWay,
 	}
 	out := addOutput(cmd)
 	secretsFile := cmd.Flags().String("secrets", "", "file of users, in the format of pppd's chap-secrets")

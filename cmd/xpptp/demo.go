@@ -40,7 +40,8 @@ Without root it runs in a user namespace of its own, if the system allows that.
 The status is 1 if a call did not come up, or if a packet was lost.`,
 		Example: `  xpptp demo
   xpptp demo --calls 200 --seconds 10 -o json`,
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
 	}
 	out := addOutput(cmd)
 	cmd.Flags().IntVar(&opt.Calls, "calls", opt.Calls, fmt.Sprintf("number of calls, up to %d", demo.MaxCalls))

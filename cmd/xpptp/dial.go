@@ -33,7 +33,8 @@ SIGINT and SIGTERM end the calls in order. Without --persist the command ends
 when its last call has ended: with 0 if that was in order, else with 1.`,
 		Example: `  xpptp dial --server vpn.example.net --user alice --password-file pw
   xpptp dial --server 192.0.2.1 --user alice --password-file pw --default-route --persist`,
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
 	}
 	load := config.BindDial(cmd.Flags())
 	output := addOutput(cmd)

@@ -86,6 +86,7 @@ func newRootCmd() *cobra.Command {
 		newDemoCmd(),
 		newCheckCmd(),
 		newDecryptCmd(),
+		newBenchCmd(),
 		newVersionCmd(),
 	)
 	return root

@@ -32,7 +32,8 @@ SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.`,
 		Example: `  xpptp serve --listen 192.0.2.1 --local 10.0.0.1 --pool 10.0.0.10-10.0.0.250 \
       --secrets /etc/xpptp/secrets
   xpptp serve --config /etc/xpptp/xpptp.yaml`,
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
 	}
 	load := config.BindServe(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

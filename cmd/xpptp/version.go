@@ -6,8 +6,11 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"xpptp/engine/mppe/multi"
 )
 
 // Set by the linker (see Makefile); without it the build's own record counts.
@@ -20,6 +23,20 @@ type versionInfo struct {
 	Go      string `json:"go"`
 	OS      string `json:"os"`
 	Arch    string `json:"arch"`
+}
+
+// mppeInfo names the kernels that MPPE uses here, and those it could.
+type mppeInfo struct {
+	Way  string   `json:"mppe_way"`
+	Ways []string `json:"mppe_ways"`
+}
+
+func readMPPE() mppeInfo {
+	m := mppeInfo{Way: multi.Best().String()}
+	for _, w := range multi.Ways() {
+		m.Ways = append(m.Ways, w.String())
+	}
+	return m
 }
 
 func readVersion() versionInfo {
@@ -42,22 +59,30 @@ func readVersion() versionInfo {
 
 func newVersionCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Show the version of this program",
+		Use:   "version",
+		Short: "Show the version of this program",
+		Long: `Show the version of this program, and the kernels that it uses for MPPE here:
+those that a short measurement finds fastest, or those that the environment
+variable XPPTP_CPU names.`,
 		Example: "  xpptp version\n  xpptp version -o json",
 		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
 	}
 	out := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		v := readVersion()
+		v, m := readVersion(), readMPPE()
 		if out.json() {
-			return writeJSON(cmd.OutOrStdout(), v)
+			return writeJSON(cmd.OutOrStdout(), struct {
+				versionInfo
+				mppeInfo
+			}{v, m})
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "xpptp %s\n", v.Version)
 		if v.Commit != "" {
 			fmt.Fprintf(cmd.OutOrStdout(), "commit %s\n", v.Commit)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s/%s\n", v.Go, v.OS, v.Arch)
+		fmt.Fprintf(cmd.OutOrStdout(), "MPPE kernels: %s (of %s)\n", m.Way, strings.Join(m.Ways, ", "))
 		return nil
 	}
 	return cmd

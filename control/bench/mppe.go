@@ -11,6 +11,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -38,9 +39,31 @@ type MPPERow struct {
 	Way         string  `json:"way"`
 	Batch       int     `json:"batch"`
 	NsPerPacket float64 `json:"ns_per_packet"`
-	NsGo        float64 `json:"ns_go"`           // per packet, of crypto/rc4 and crypto/sha1
-	RatioGo     float64 `json:"ratio_go"`        // NsGo / NsPerPacket
-	Ahead       bool    `json:"ahead,omitempty"` // the keys were computed ahead of time and that is not in the time
+	NsGo        float64 `json:"ns_go"`    // per packet, of crypto/rc4 and crypto/sha1
+	RatioGo     float64 `json:"ratio_go"` // NsGo / NsPerPacket
+	Ahead       bool    `json:"ahead"`    // the keys were computed ahead of time and that is not in the time
+}
+
+// Mode is how keys come about.
+type Mode uint8
+
+// The modes. Ahead is measured with one session only: with many, keys are no bottleneck of their own.
+const (
+	Stateless Mode = iota
+	Ahead          // stateless, the keys computed ahead of time
+	Stateful
+	numModes
+)
+
+var modeNames = [numModes]string{"stateless", "ahead", "stateful"}
+
+// ParseMode is the mode of that name.
+func ParseMode(name string) (Mode, error) {
+	i := slices.Index(modeNames[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is none of %s", name, strings.Join(modeNames[:], ", "))
+	}
+	return Mode(i), nil
 }
 
 // MPPEPlan says what to measure. Empty lists mean the usual ones.
@@ -49,10 +72,9 @@ type MPPEPlan struct {
 	Sizes      []int // at least 22: PPP protocol and IPv4 header; 0 for IMIX
 	Batches    []int // at most 256
 	Sessions   []string
-	Stateful   []bool
+	Modes      []Mode
 	Bits       []int
 	Directions []string
-	Ahead      bool          // Kernel rows, stateless: compute the keys ahead of time
 	Time       time.Duration // per row
 }
 
@@ -65,34 +87,64 @@ func or[T any](given, usual []T) []T {
 
 var imix = [12]int{64, 64, 576, 64, 576, 64, 64, 1400, 576, 64, 576, 64}
 
-// MPPE runs the plan and hands every row to f as soon as it is measured. An error names the value
-// of the plan that is out of range.
-func MPPE(p MPPEPlan, f func(MPPERow)) error {
-	if p.Time == 0 {
-		p.Time = 100 * time.Millisecond
-	}
+// points lists what to measure with every way.
+func (p *MPPEPlan) points() (rows []MPPERow) {
 	for _, direction := range or(p.Directions, []string{Send, Receive}) {
-		for _, stateful := range or(p.Stateful, []bool{false, true}) {
+		for _, mode := range or(p.Modes, []Mode{Stateless, Ahead, Stateful}) {
 			for _, sessions := range or(p.Sessions, []string{"many", "one"}) {
+				if mode == Ahead && sessions != "one" {
+					continue
+				}
 				for _, bits := range or(p.Bits, []int{128}) {
 					for _, batch := range or(p.Batches, []int{1, 2, 4, 8, 16, 32, 64, 128, 256}) {
 						for _, size := range or(p.Sizes, []int{64, 256, 576, 1400, 0}) {
-							row := MPPERow{Size: size, Sessions: sessions, Stateful: stateful, Bits: bits, Direction: direction, Batch: batch,
-								Ahead: p.Ahead && direction == Kernel && !stateful}
-							if err := measureMPPE(p, row, f); err != nil {
-								return err
-							}
+							rows = append(rows, MPPERow{
+								Size: size, Sessions: sessions, Stateful: mode == Stateful, Bits: bits,
+								Direction: direction, Batch: batch, Ahead: mode == Ahead,
+							})
 						}
 					}
 				}
 			}
 		}
 	}
+	return rows
+}
+
+func (p *MPPEPlan) ways() []multi.Way { return or(p.Ways, multi.Ways()) }
+
+// Rows is how many rows the plan makes.
+func (p *MPPEPlan) Rows() int { return len(p.points()) * len(p.ways()) }
+
+// Check returns an error that names the first value that is out of range.
+func (p *MPPEPlan) Check() error {
+	for _, row := range p.points() {
+		if _, err := newMPPEWork(row); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func measureMPPE(p MPPEPlan, row MPPERow, f func(MPPERow)) error {
-	ways := or(p.Ways, multi.Ways())
+// MPPE runs the plan and hands every row to f as soon as it is measured. The error is Check's, or
+// says which kernel did not decrypt what it had encrypted.
+func MPPE(p MPPEPlan, f func(MPPERow)) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	if p.Time == 0 {
+		p.Time = 100 * time.Millisecond
+	}
+	for _, row := range p.points() {
+		if err := measureMPPE(&p, row, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
+	ways := p.ways()
 	w, err := newMPPEWork(row)
 	if err != nil {
 		return err
@@ -162,6 +214,16 @@ func newMPPEWork(row MPPERow) (*mppeWork, error) {
 	if !ok {
 		return nil, fmt.Errorf("bench mppe: sessions %q: want one, five or many", row.Sessions)
 	}
+	switch row.Bits {
+	case 40, 56, 128:
+	default:
+		return nil, fmt.Errorf("bench mppe: %d bits: want 40, 56 or 128", row.Bits)
+	}
+	switch row.Direction {
+	case Send, Receive, Kernel:
+	default:
+		return nil, fmt.Errorf("bench mppe: direction %q: want %s, %s or %s", row.Direction, Send, Receive, Kernel)
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	w.starts = make([][16]byte, n)
 	for i := range w.starts {
@@ -214,25 +276,22 @@ func (w *mppeWork) params(i int) *mppe.Params {
 
 // chain is the key state of session i, as RFC 3079 §3.3 begins it but for the first change: that is
 // of no matter here.
-func (w *mppeWork) chain(i int) (multi.KeyState, error) {
+func (w *mppeWork) chain(i int) multi.KeyState {
 	k := multi.KeyState{Start: w.starts[i], Session: w.starts[i], Len: 16}
 	switch w.row.Bits {
 	case 40:
 		k.Len, k.Salt = 8, 3
 	case 56:
 		k.Len, k.Salt = 8, 1
-	case 128:
-	default:
-		return k, fmt.Errorf("bench mppe: %d bits: want 40, 56 or 128", w.row.Bits)
 	}
-	return k, nil
+	return k
 }
 
 func nothing() {}
 
 func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 	if w.row.Direction == Kernel {
-		return w.kernel(way)
+		return w.kernel(way), nil
 	}
 	e := mppe.New(way)
 	frames, restore := w.frames()
@@ -258,8 +317,6 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 			prepare: func() { restore(); e.Seal(seal) },
 			run:     func() { now += int64(time.Millisecond); e.Open(now, open) },
 		}
-	} else if w.row.Direction != Send {
-		return s, fmt.Errorf("bench mppe: direction %q: want %s, %s or %s", w.row.Direction, Send, Receive, Kernel)
 	}
 	s.check = func() error {
 		restore()
@@ -275,16 +332,13 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 	return s, nil
 }
 
-func (w *mppeWork) kernel(way multi.Way) (mppeSide, error) {
+func (w *mppeWork) kernel(way multi.Way) mppeSide {
 	c := multi.New(way)
 	frames, _ := w.frames()
 	n := len(w.starts)
 	chains, streams, keys := make([]multi.KeyState, n), make([]multi.Stream, n), make([]*multi.KeyState, n)
 	for i := range n {
-		var err error
-		if chains[i], err = w.chain(i); err != nil {
-			return mppeSide{}, err
-		}
+		chains[i] = w.chain(i)
 		keys[i] = &chains[i]
 		streams[i].Init(chains[i].Session[:chains[i].Len])
 	}
@@ -302,7 +356,7 @@ func (w *mppeWork) kernel(way multi.Way) (mppeSide, error) {
 		c.Reserve(n, (len(frames)+n-1)/n)
 		s.prepare = func() { c.Ahead(keys, math.MaxInt) }
 	}
-	return s, nil
+	return s
 }
 
 // std is the standard library's side: one packet after the other.
@@ -311,10 +365,7 @@ func (w *mppeWork) std() mppeSide {
 	n := len(w.starts)
 	sessions := make([]stdSession, n)
 	for i := range sessions {
-		k, err := w.chain(i)
-		if err != nil {
-			continue // the other sides will say so
-		}
+		k := w.chain(i)
 		sessions[i].key = k
 		if w.row.Stateful {
 			sessions[i].stream = mustRC4(k.Session[:k.Len])
@@ -364,22 +415,88 @@ func mustRC4(key []byte) *rc4.Cipher {
 	return c
 }
 
-// WriteMPPE prints rows as a table for people.
-func WriteMPPE(w io.Writer, rows []MPPERow) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "size\tsessions\tmode\tbits\tdirection\tbatch\tway\tns/packet\tGo ns\t× Go\t")
-	for _, r := range rows {
-		size, mode := fmt.Sprint(r.Size), "stateless"
-		if r.Size == 0 {
-			size = "IMIX"
-		}
-		if r.Stateful {
-			mode = "stateful"
-		}
-		if r.Ahead {
-			mode = "keys ahead"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%.0f\t%.0f\t%.2f\t\n", size, r.Sessions, mode, r.Bits, r.Direction, r.Batch, r.Way, r.NsPerPacket, r.NsGo, r.RatioGo)
+// MPPETable prints rows for people: a table for each direction, mode, number of sessions and key
+// length, as soon as it is complete, with a line for each batch size and way and a column for each
+// packet size. Rows come in the order of MPPE.
+type MPPETable struct {
+	W    io.Writer
+	rows []MPPERow
+}
+
+// Starts tells whether r begins another table, so that Add prints the one before.
+func (t *MPPETable) Starts(r MPPERow) bool { return len(t.rows) > 0 && t.rows[0].table() != r.table() }
+
+// Add takes a row.
+func (t *MPPETable) Add(r MPPERow) {
+	if t.Starts(r) {
+		t.End()
 	}
-	return t.Flush()
+	t.rows = append(t.rows, r)
+}
+
+// table is the heading of the table that the row stands in.
+func (r MPPERow) table() string {
+	mode := "stateless"
+	switch {
+	case r.Stateful:
+		mode = "stateful"
+	case r.Ahead:
+		mode = "stateless, keys ahead"
+	}
+	return fmt.Sprintf("%s, sessions: %s, %s, %d bits", r.Direction, r.Sessions, mode, r.Bits)
+}
+
+// End prints what has not been printed.
+func (t *MPPETable) End() {
+	if len(t.rows) == 0 {
+		return
+	}
+	type line struct {
+		batch int
+		way   string
+	}
+	type column struct{ batch, size int }
+	var sizes []int
+	var lines []line
+	cells, best := map[line]map[int]MPPERow{}, map[column]float64{}
+	for _, r := range t.rows {
+		l, c := line{r.Batch, r.Way}, column{r.Batch, r.Size}
+		if cells[l] == nil {
+			cells[l] = map[int]MPPERow{}
+			lines = append(lines, l)
+		}
+		if !slices.Contains(sizes, r.Size) {
+			sizes = append(sizes, r.Size)
+		}
+		cells[l][r.Size] = r
+		best[c] = max(best[c], r.RatioGo)
+	}
+	fmt.Fprintf(t.W, "%s: ns a packet (times as fast as crypto/rc4); * fastest\n", t.rows[0].table())
+	w := tabwriter.NewWriter(t.W, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "batch\tway\t")
+	for _, s := range sizes {
+		fmt.Fprintf(w, "%s\t", sizeName(s))
+	}
+	fmt.Fprintln(w)
+	for _, l := range lines {
+		fmt.Fprintf(w, "%d\t%s\t", l.batch, l.way)
+		for _, s := range sizes {
+			r, mark := cells[l][s], " "
+			if r.RatioGo == best[column{l.batch, s}] {
+				mark = "*"
+			}
+			fmt.Fprintf(w, "%.0f (%.2f)%s\t", r.NsPerPacket, r.RatioGo, mark)
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush() // an error of W comes again
+	fmt.Fprintln(t.W)
+	t.rows = t.rows[:0]
+}
+
+func sizeName(size int) string {
+	if size == 0 {
+		return "IMIX"
+	}
+	return fmt.Sprintf("%d B", size)
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,22 +14,23 @@ import (
 func TestMPPE(t *testing.T) {
 	plan := MPPEPlan{
 		Sizes: []int{64, 0}, Batches: []int{1, 20}, Sessions: []string{"many", "five", "one"}, Bits: []int{40, 56, 128},
-		Directions: []string{Send, Receive, Kernel}, Ahead: true, Time: time.Nanosecond,
+		Directions: []string{Send, Receive, Kernel}, Time: time.Nanosecond,
 	}
 	var rows []MPPERow
 	if err := MPPE(plan, func(r MPPERow) { rows = append(rows, r) }); err != nil {
 		t.Fatal(err)
 	}
-	if want := 2 * 2 * 3 * 3 * 3 * 2 * len(multi.Ways()); len(rows) != want {
-		t.Fatalf("%d rows, want %d", len(rows), want)
+	// Stateless and stateful with all numbers of sessions, keys ahead with one.
+	if want := 2 * 2 * (3 + 1 + 3) * 3 * 3 * len(multi.Ways()); len(rows) != want || plan.Rows() != want {
+		t.Fatalf("%d rows, said to be %d, want %d", len(rows), plan.Rows(), want)
 	}
 	seen := map[MPPERow]bool{}
 	for _, r := range rows {
 		if r.NsPerPacket <= 0 || r.RatioGo <= 0 || r.NsGo <= 0 {
 			t.Errorf("row %+v measured nothing", r)
 		}
-		if r.Ahead != (r.Direction == Kernel && !r.Stateful) {
-			t.Errorf("row %+v: keys ahead %v", r, r.Ahead)
+		if r.Ahead && (r.Sessions != "one" || r.Stateful) {
+			t.Errorf("row %+v: keys ahead", r)
 		}
 		r.NsPerPacket, r.RatioGo, r.NsGo = 0, 0, 0
 		if seen[r] {
@@ -47,11 +49,20 @@ func TestMPPE(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	if err := WriteMPPE(&out, rows); err != nil {
-		t.Fatal(err)
+	table := MPPETable{W: &out}
+	for _, r := range rows {
+		table.Add(r)
 	}
-	if n := strings.Count(out.String(), "\n"); n != len(rows)+1 || !strings.Contains(out.String(), "IMIX") {
-		t.Errorf("table of %d lines for %d rows:\n%s", n, len(rows), out.String())
+	table.End()
+	text := out.String()
+	// A table for each direction, mode, sessions and bits, each with heading, names, batch sizes × ways, and an empty line.
+	if n, want := strings.Count(text, "\n"), 3*7*3*(3+2*len(multi.Ways())); n != want || !strings.Contains(text, "IMIX") {
+		t.Errorf("%d lines of tables, want %d:\n%s", n, want, text)
+	}
+	for _, r := range rows {
+		if cell := fmt.Sprintf(" %.0f (%.2f)", r.NsPerPacket, r.RatioGo); !strings.Contains(text, cell) {
+			t.Errorf("no cell %q", cell)
+		}
 	}
 }
 

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"xpptp/control/bench"
+	"xpptp/engine/mppe/multi"
+)
+
+// cpuVariable forces a set of MPPE kernels.
+const cpuVariable = "XPPTP_CPU"
+
+// checkWay refuses a name in XPPTP_CPU that this machine does not have.
+func checkWay(*cobra.Command, []string) error {
+	name := os.Getenv(cpuVariable)
+	if name == "" {
+		return nil
+	}
+	if _, err := multi.ParseWay(name); err != nil {
+		return usageError(fmt.Errorf("%s: %w", cpuVariable, err))
+	}
+	return nil
+}
+
+func newBenchCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast this machine is",
+		Long: `Measure how fast this machine is. What is compared runs in turns, in one run, so
+that the ratios hold on a machine that has other work, too.`,
+	}
+	cmd.AddCommand(newBenchMPPECmd())
+	return cmd
+}
+
+func newBenchMPPECmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mppe",
+		Short: "Measure encryption and decryption",
+		Long: `Measure MPPE (RFC 3078): the time per packet of each set of kernels, by packet
+size and by how many packets are worked on at once, and how many times faster
+that is than Go's crypto/rc4 and crypto/sha1 one packet at a time.
+
+Sizes are of what is encrypted, PPP protocol and IP packet; imix is a mix of 64,
+576 and 1400 bytes at 7:4:1. "many" is a session for each packet of a batch. With
+"keys ahead" the session keys were computed in idle time, as serve and dial do
+for busy calls; that time is not counted.
+
+A row of -o json: size (0 for imix), sessions, stateful, bits, direction, way,
+batch, ns_per_packet, ns_go, ratio_go, ahead.`,
+		Example: `  xpptp bench mppe
+  xpptp bench mppe --sizes 64,1400 --batches 1,128 --sessions many --ways go,avx512
+  xpptp bench mppe --sizes imix --direction receive -o json`,
+		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
+	}
+	out := addOutput(cmd)
+	f := cmd.Flags()
+	sizes := f.StringSlice("sizes", []string{"64", "256", "576", "1400", "imix"}, "packet sizes in bytes, or imix")
+	batches := f.IntSlice("batches", []int{1, 2, 4, 8, 16, 32, 64, 128, 256}, "packets at once, 1 to 256")
+	ways := f.StringSlice("ways", nil, "kernels to measure (all)")
+	sessions := f.StringSlice("sessions", []string{"many", "one"}, "many, five, one")
+	bits := f.IntSlice("bits", []int{128}, "key lengths: 40, 56, 128")
+	modes := f.StringSlice("mode", []string{"stateless", "ahead", "stateful"}, "stateless, stateful, or ahead: stateless with keys ahead, one session")
+	directions := f.StringSlice("direction", []string{bench.Send, bench.Receive}, "send, receive, or kernel: without checks and headers")
+	perRow := f.Duration("time", 20*time.Millisecond, "time for each row, up to 10s")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		p := bench.MPPEPlan{Batches: *batches, Sessions: *sessions, Bits: *bits, Directions: *directions, Time: *perRow}
+		var err error
+		if p.Sizes, err = parseSizes(*sizes); err != nil {
+			return usageError(err)
+		}
+		if p.Ways, err = parseWays(*ways, multi.Ways()); err != nil {
+			return usageError(err)
+		}
+		for _, m := range *modes {
+			mode, err := bench.ParseMode(m)
+			if err != nil {
+				return usageError(fmt.Errorf("--mode: %w", err))
+			}
+			p.Modes = append(p.Modes, mode)
+		}
+		if *perRow <= 0 || *perRow > 10*time.Second {
+			return usageError(fmt.Errorf("--time: %v is not between 1ns and 10s", *perRow))
+		}
+		if err := p.Check(); err != nil {
+			return usageError(err)
+		}
+		return benchMPPE(cmd, p, out.json())
+	}
+	return cmd
+}
+
+func benchMPPE(cmd *cobra.Command, p bench.MPPEPlan, asJSON bool) error {
+	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
+	if asJSON {
+		rows := &jsonRows{w: cmd.OutOrStdout()}
+		err := bench.MPPE(p, func(r bench.MPPERow) { rows.add(r); progress.done() })
+		progress.end()
+		return rows.end(err)
+	}
+	t := bench.MPPETable{W: cmd.OutOrStdout()}
+	err := bench.MPPE(p, func(r bench.MPPERow) {
+		if t.Starts(r) {
+			progress.end()
+		}
+		t.Add(r)
+		progress.done()
+	})
+	progress.end()
+	t.End()
+	return err
+}
+
+// parseSizes reads packet sizes; "imix" is 0.
+func parseSizes(names []string) (sizes []int, err error) {
+	for _, s := range names {
+		n := 0
+		if !strings.EqualFold(s, "imix") {
+			if n, err = strconv.Atoi(s); err != nil || n <= 0 {
+				return nil, fmt.Errorf("--sizes: %q is neither imix nor a number of bytes", s)
+			}
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}
+
+// parseWays reads names of kernels; none means usual.
+func parseWays(names []string, usual []multi.Way) ([]multi.Way, error) {
+	if len(names) == 0 {
+		return usual, nil
+	}
+	var ways []multi.Way
+	for _, name := range names {
+		w, err := multi.ParseWay(name)
+		if err != nil {
+			return nil, fmt.Errorf("--ways: %w", err)
+		}
+		if !slices.Contains(ways, w) {
+			ways = append(ways, w)
+		}
+	}
+	return ways, nil
+}
+
+// benchProgress shows on a terminal how far a run is.
+type benchProgress struct {
+	s       screen
+	n, rows int
+}
+
+func newBenchProgress(w io.Writer, rows int) *benchProgress {
+	return &benchProgress{s: screen{w: w, width: terminal(w)}, rows: rows}
+}
+
+func (p *benchProgress) done() {
+	p.n++
+	if p.s.width > 0 {
+		p.s.progress(fmt.Sprintf("%d of %d measured", p.n, p.rows))
+	}
+}
+
+// end takes the progress off the screen.
+func (p *benchProgress) end() {
+	if p.s.drawn {
+		fmt.Fprint(p.s.w, clearLine)
+		p.s.drawn = false
+	}
+}
+
+// jsonRows writes an array, a line for each row as soon as it is there.
+type jsonRows struct {
+	w   io.Writer
+	n   int
+	err error
+}
+
+func (j *jsonRows) add(row any) {
+	b, err := json.Marshal(row)
+	if err == nil {
+		sep := ",\n"
+		if j.n == 0 {
+			sep = "[\n"
+		}
+		_, err = fmt.Fprintf(j.w, "%s%s", sep, b)
+	}
+	j.n++
+	if j.err == nil {
+		j.err = err
+	}
+}
+
+// end closes the array and returns err, or what went wrong with writing.
+func (j *jsonRows) end(err error) error {
+	if j.n == 0 {
+		fmt.Fprint(j.w, "[")
+	}
+	_, werr := fmt.Fprintln(j.w, "\n]")
+	if j.err == nil {
+		j.err = werr
+	}
+	if err == nil {
+		err = j.err
+	}
+	return err
+}
