@@ -399,6 +399,7 @@ func (b *Box) closeAll() {
 		l.w.Close()
 	}
 	if b.ports != nil {
+		b.ports.logDrops(b.log)
 		b.ports.close()
 	}
 }

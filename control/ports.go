@@ -290,9 +290,12 @@ func (p *ports) release(f func() error) { p.opened = append(p.opened, f) }
 
 // close closes everything, last opened first; frames still with the ports go
 // back to their pools. The workers have ended.
-func (p *ports) close() {
-	for _, f := range slices.Backward(p.opened) {
+func (p *ports) close() { p.closeFrom(0) }
+
+// closeFrom closes what was opened after the first n.
+func (p *ports) closeFrom(n int) {
+	for _, f := range slices.Backward(p.opened[n:]) {
 		_ = f()
 	}
-	p.opened = nil
+	p.opened = p.opened[:n]
 }

@@ -48,6 +48,7 @@ const (
 	IOXSK     IO = "xsk"     // AF_XDP
 	IOTpacket IO = "tpacket" // a ring of AF_PACKET
 	IORaw     IO = "raw"     // a raw IP socket
+	IOAsavie  IO = "asavie"  // AF_XDP by github.com/asavie/xdp
 )
 
 // DF says what the Don't Fragment bit of the outer header is.

@@ -107,7 +107,7 @@ func TestParseErrors(t *testing.T) {
 		{"mtu: !!int 1400", `f:1:6: mtu: found a tag where one value belongs`},
 		{"ipv6: yes", `f:1:7: ipv6: "yes" is neither true nor false`},
 		{"mppe: maybe", `f:1:7: mppe: "maybe" is none of deny, allow, prefer, require`},
-		{"io: dpdk", `f:1:5: io: "dpdk" is none of auto, xsk, tpacket, raw`},
+		{"io: dpdk", `f:1:5: io: "dpdk" is none of auto, xsk, tpacket, raw, asavie`},
 		{"auth: [mschapv2, eap]", `f:1:18: auth: "eap" is none of pap, chap, mschapv1, mschapv2`},
 		{"auth: [pap, pap]", `f:1:13: auth: "pap" is there twice`},
 		{"auth: [[pap]]", `f:1:8: auth: found a list where one value belongs`},

@@ -22,7 +22,7 @@ const hour = time.Hour
 func (c *Common) fields() []field {
 	return []field{
 		{"outside", &list[string]{&c.Outside, "interface", "", 16, parseInterface}, "outside interface; none: found by the kernel's routes"},
-		{"io", word[IO]{&c.IO, []IO{IOAuto, IOXSK, IOTpacket, IORaw}}, "how packets are moved outside"},
+		{"io", word[IO]{&c.IO, []IO{IOAuto, IOXSK, IOTpacket, IORaw, IOAsavie}}, "how packets are moved outside"},
 		{"tun", text{&c.Tun, "name", checkInterface}, "name of the TUN device; %d is a number the kernel picks"},
 		{"auth", &list[aaa.Method]{&c.Auth, "methods", "pap, chap, mschapv1, mschapv2", 4, aaa.ParseMethod}, "authentication methods, best first"},
 		{"mppe", word[Policy]{&c.MPPE, []Policy{Deny, Allow, Prefer, Require}}, "encryption of calls"},
