@@ -622,9 +622,10 @@ func throughput(a *attempt) error {
 			}
 			served <- err
 		}()
-		// The server takes a moment to start; until then the connection is refused (and iperf3 -J ends with status 0).
+		// A window of 64 KiB: the guest's packet socket holds some ninety packets, and a host's TCP would only fill it to
+		// the brim and have thousands sent again. The server takes a moment to start; until then the connection is refused (and iperf3 -J ends with status 0).
 		out, err := a.c.machine().shell(2*time.Minute,
-			"for i in $(seq 60); do out=$(iperf3 -c %s -t 10 -J %s); [[ $out == *'unable to connect'* ]] || break; sleep .5; done; echo \"$out\"", c.remote, way)
+			"for i in $(seq 60); do out=$(iperf3 -c %s -t 10 -w 64K -J %s); [[ $out == *'unable to connect'* ]] || break; sleep .5; done; echo \"$out\"", c.remote, way)
 		if err != nil {
 			return fmt.Errorf("iperf3 -c: %w\n%s", err, out)
 		}
