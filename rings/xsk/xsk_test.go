@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/safchain/ethtool"
 	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
@@ -263,6 +265,72 @@ func TestWorkers(t *testing.T) {
 		}
 		if free != workers*perWorker || size != free {
 			t.Errorf("%d workers: %d frames are free, the pools have %d, want %d", workers, free, size, workers*perWorker)
+		}
+	}
+}
+
+// A device with several queues has a port on each; what arrives on a queue
+// that is not served is the kernel's.
+func TestQueues(t *testing.T) {
+	b := newBench(t, 1, true)
+	for _, i := range []*ringtest.Iface{b.near, b.far} {
+		i.NS.Do(func() {
+			e, err := ethtool.NewEthtool()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if _, err := e.SetChannels(i.Name, ethtool.Channels{RxCount: 2, TxCount: 2}); err != nil {
+				t.Skipf("needs a veth pair with two queues: %v", err)
+			}
+		})
+	}
+	b.near.Up(t)
+	header := ringtest.Ethernet(b.far.MAC, b.near.MAC)
+	for _, queues := range [][]int{nil, {1}, {0}} {
+		d := b.mustOpen(xsk.Config{Queues: queues})
+		ports := d.Ports(0)
+		if want := max(1, 2-len(queues)); len(ports) != want {
+			t.Fatalf("queues %v: %d ports, want %d", queues, len(ports), want)
+		}
+		fs := make([]*rings.Frame, 64)
+		for _, p := range ports {
+			if queues != nil && p.Info().Queue != queues[0] {
+				t.Errorf("queues %v: a port on queue %d", queues, p.Info().Queue)
+			}
+			f := b.pools[0].Get()
+			f.Set(append(bytes.Clone(header), ringtest.Packet(b.near.IP, b.far.IP, 1, 5, 64)...))
+			if n, err := p.Send([]*rings.Frame{f}); n != 1 || err != nil {
+				t.Fatalf("Send: %d, %v", n, err)
+			}
+		}
+		seen := 0
+		for end := time.Now().Add(10 * time.Second); seen < 100 && time.Now().Before(end); {
+			// Which queue a packet takes is the sender's business: by its CPU, say.
+			b.send(b.gre(1, 0, 64))
+			for _, p := range ports {
+				n, err := p.Recv(fs)
+				if err != nil || p.Flush() != nil {
+					t.Fatal(err)
+				}
+				for _, f := range fs[:n] {
+					f.Free()
+				}
+				seen += n
+			}
+			runtime.Gosched()
+			if len(queues) > 0 && time.Until(end) < 9900*time.Millisecond {
+				break // all packets may take the other queue
+			}
+		}
+		if seen < 100 && len(queues) == 0 {
+			t.Errorf("both queues served: %d packets of 100 arrived", seen)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if b.pools[0].Free() != perWorker {
+			t.Errorf("%d frames of %d are back", b.pools[0].Free(), perWorker)
 		}
 	}
 }
