@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,11 +42,16 @@ type bench struct {
 
 func newBench(t *testing.T, workers int, any bool) *bench {
 	t.Helper()
+	return newBenchMTU(t, workers, any, 1500, rings.ChunkSmall)
+}
+
+func newBenchMTU(t *testing.T, workers int, any bool, mtu, chunk int) *bench {
+	t.Helper()
 	b := &bench{t: t}
-	b.near, b.far = ringtest.NewVeth(t, ringtest.NewNS(t), ringtest.NewNS(t), 1500)
+	b.near, b.far = ringtest.NewVeth(t, ringtest.NewNS(t), ringtest.NewNS(t), mtu)
 	b.wire = ringtest.NewWire(t, b.far)
 	var err error
-	if b.umem, err = xsk.NewUMEM(workers*perWorker, rings.ChunkSmall); err != nil {
+	if b.umem, err = xsk.NewUMEM(workers*perWorker, chunk); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.umem.Close() })
@@ -130,9 +136,9 @@ type port struct {
 
 func (p port) Close() error { return p.dev.Close() }
 
-func conformance(t *testing.T, cfg xsk.Config) {
+func conformance(t *testing.T, cfg xsk.Config, mtu, chunk int) {
 	ringtest.Run(t, func(t *testing.T) *ringtest.Bench {
-		b := newBench(t, 1, true)
+		b := newBenchMTU(t, 1, true, mtu, chunk)
 		d := b.mustOpen(cfg)
 		return &ringtest.Bench{
 			Port: port{d.Ports(0)[0], d}, Pool: b.pools[0], Ring: ringSize,
@@ -152,8 +158,13 @@ func conformance(t *testing.T, cfg xsk.Config) {
 	})
 }
 
-func TestConformance(t *testing.T)        { conformance(t, xsk.Config{}) }
-func TestConformanceGeneric(t *testing.T) { conformance(t, xsk.Config{Generic: true}) }
+func TestConformance(t *testing.T) { conformance(t, xsk.Config{}, 1500, rings.ChunkSmall) }
+
+func TestConformanceGeneric(t *testing.T) {
+	conformance(t, xsk.Config{Generic: true}, 1500, rings.ChunkSmall)
+}
+
+func TestConformanceLarge(t *testing.T) { conformance(t, xsk.Config{}, 3498, rings.ChunkLarge) }
 
 // A queue can be opened again at once, as often as one likes
 // (XSK_REOPEN times, if set), and no frame is lost over it.
@@ -542,4 +553,86 @@ func TestKilledChild(t *testing.T) {
 	}
 	_, _ = os.Stdout.WriteString("!")
 	time.Sleep(time.Minute)
+}
+
+// An interface that is down can be opened and works once it is up.
+func TestOpenWhileDown(t *testing.T) {
+	for _, generic := range []bool{false, true} {
+		b := newBench(t, 1, true)
+		b.near.Down(t)
+		p := b.mustOpen(xsk.Config{Generic: generic}).Ports(0)[0]
+		b.near.Up(t)
+		for i := 0; ; i++ {
+			b.send(b.gre(1, 1, 64))
+			fs := make([]*rings.Frame, 8)
+			n, err := p.Recv(fs)
+			if err != nil || i == 1_000_000 {
+				t.Fatalf("generic %v: nothing arrives, %v", generic, err)
+			}
+			for _, f := range fs[:n] {
+				f.Free()
+			}
+			if n > 0 {
+				break
+			}
+		}
+	}
+}
+
+func TestUMEM(t *testing.T) {
+	for _, c := range []struct{ n, chunk int }{{0, rings.ChunkSmall}, {-1, rings.ChunkSmall}, {16, 1024}, {16, 0}} {
+		if _, err := xsk.NewUMEM(c.n, c.chunk); err == nil {
+			t.Errorf("%d frames of %d bytes are made", c.n, c.chunk)
+		}
+	}
+	u, err := xsk.NewUMEM(1000, rings.ChunkLarge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := u.Arena().Len(); n < 1000 || u.Arena().Chunk() != rings.ChunkLarge {
+		t.Errorf("%d frames of %d bytes", n, u.Arena().Chunk())
+	}
+	for i := range u.Arena().Len() {
+		u.Arena().Frame(uint32(i)).Chunk()[rings.ChunkLarge-1] = 1
+	}
+	for range 2 {
+		if err := u.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Pools and numbers that do not fit are refused, and nothing is left behind.
+func TestOpenErrors(t *testing.T) {
+	b := newBench(t, 2, true)
+	pools := b.pools
+	for _, c := range []struct {
+		name  string
+		cfg   xsk.Config
+		pools []*rings.Pool
+	}{
+		{"one pool for two workers", xsk.Config{}, pools[:1]},
+		{"two memories", xsk.Config{}, []*rings.Pool{pools[0], rings.NewPoolN(perWorker, rings.ChunkSmall)}},
+		{"few frames", xsk.Config{Queues: make([]int, 64)}, pools},
+		{"no such queue", xsk.Config{Queues: []int{0, 77}}, pools},
+	} {
+		b.pools = c.pools
+		if _, err := b.open(c.cfg); err == nil || !strings.Contains(err.Error(), b.near.Name) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	b.pools = pools
+	b.near.NS.Do(func() {
+		for _, name := range []string{"lo", "nosuch0"} {
+			if _, err := xsk.Open(xsk.Config{Interface: name}, b.steer, pools); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+	for i, p := range pools {
+		if p.Free() != perWorker {
+			t.Errorf("pool %d: %d frames of %d are back", i, p.Free(), perWorker)
+		}
+	}
+	b.mustOpen(xsk.Config{})
 }
