@@ -108,6 +108,8 @@ func (w *Worker) Remove(c *Call, done func(session.Stats, gre.Stats)) {
 			w.table.Remove(&c.Session)
 			c.added = false
 		}
+		w.mppe.ForgetRx(&c.Rx)
+		w.mppe.ForgetTx(&c.Tx)
 		w.wheel.Stop(&c.timer)
 		c.GRE.Clear(func(it any) { w.drop(it.(*rings.Frame), c, engine.GREReorderClear) })
 		for _, f := range c.pending {
@@ -148,6 +150,7 @@ func (w *Worker) SetEncryption(c *Call, e session.Encryption) {
 func (w *Worker) OpenReceive(c *Call, p mppe.Params) {
 	w.Post(func() {
 		c.GRE.Clear(func(it any) { w.drop(it.(*rings.Frame), c, engine.GREReorderClear) })
+		w.mppe.ForgetRx(&c.Rx)
 		c.RxOpen = c.Rx.Init(&p) == nil
 		c.Tx.Follow(&c.Rx)
 	})
@@ -156,6 +159,7 @@ func (w *Worker) OpenReceive(c *Call, p mppe.Params) {
 // OpenTransmit sets the send key: from here on all data is encrypted.
 func (w *Worker) OpenTransmit(c *Call, p mppe.Params) {
 	w.Post(func() {
+		w.mppe.ForgetTx(&c.Tx)
 		c.TxOpen = c.Tx.Init(&p) == nil
 		c.Tx.Follow(&c.Rx)
 	})
@@ -163,7 +167,11 @@ func (w *Worker) OpenTransmit(c *Call, p mppe.Params) {
 
 // CloseEncryption forgets both keys.
 func (w *Worker) CloseEncryption(c *Call) {
-	w.Post(func() { c.RxOpen, c.TxOpen = false, false })
+	w.Post(func() {
+		w.mppe.ForgetRx(&c.Rx)
+		w.mppe.ForgetTx(&c.Tx)
+		c.RxOpen, c.TxOpen = false, false
+	})
 }
 
 // FlushTransmit answers a CCP Reset-Request: the next packet re-synchronises.

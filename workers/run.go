@@ -11,6 +11,15 @@ import (
 // idlePolls is how many empty turns an adaptive worker makes before it sleeps.
 const idlePolls = 200
 
+// While a worker is idle it computes MPPE keys ahead: for so many directions,
+// so many keys each (16 bytes a key), so many between two looks at the ports:
+// some microseconds, which is the most that a packet may wait for it.
+const (
+	aheadDirections = 64
+	aheadKeys       = 256
+	aheadAtOnce     = 16
+)
+
 // maxSleep bounds one sleep, so that a lost wake-up could only delay.
 const maxSleep = time.Second
 
@@ -53,6 +62,9 @@ func (w *Worker) Run(clock func() int64) error {
 		}
 		if w.down != nil {
 			return w.down
+		}
+		if w.mppe.Ahead(aheadAtOnce) > 0 {
+			continue
 		}
 		idle++
 		if w.cfg.Mode == Spin || w.cfg.Mode == Adaptive && idle < idlePolls {

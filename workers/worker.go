@@ -80,7 +80,6 @@ type Worker struct {
 	out    [][]*rings.Frame // per outside port
 	outIdx []int            // interface index of each outside port
 	icmp   icmpBucket
-	icmpID uint16
 	now    int64
 	down   error // a port is gone
 
@@ -139,6 +138,7 @@ func New(cfg Config, now int64) (*Worker, error) {
 		punts: newPuntRing(1024),
 		now:   now,
 	}
+	w.mppe.Reserve(aheadDirections, aheadKeys)
 	w.cfg.GRE.Buffers = gre.NewBuffers(reorderBuffers, reorderSlots)
 	for _, p := range cfg.Outside {
 		w.out = append(w.out, make([]*rings.Frame, 0, 2*Burst))

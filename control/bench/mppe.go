@@ -293,7 +293,7 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 	if w.row.Direction == Kernel {
 		return w.kernel(way), nil
 	}
-	e := mppe.New(way)
+	e, sealer := mppe.New(way), mppe.New(way)
 	frames, restore := w.frames()
 	n := len(w.starts)
 	txs, rxs := make([]mppe.Tx, n), make([]mppe.Rx, n)
@@ -310,17 +310,26 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 		seal[i] = mppe.TxJob{Tx: &txs[i%n], Data: b}
 		open[i] = mppe.RxJob{Rx: &rxs[i%n], Data: b}
 	}
+	ahead := nothing
+	if w.row.Ahead {
+		e.Reserve(n, (len(frames)+n-1)/n)
+		ahead = func() { e.Ahead(math.MaxInt) }
+	}
 	now := int64(0)
-	s := mppeSide{prepare: nothing, run: func() { e.Seal(seal) }}
+	s := mppeSide{prepare: ahead, run: func() { e.Seal(seal) }}
 	if w.row.Direction == Receive {
 		s = mppeSide{
-			prepare: func() { restore(); e.Seal(seal) },
+			prepare: func() { restore(); sealer.Seal(seal); ahead() },
 			run:     func() { now += int64(time.Millisecond); e.Open(now, open) },
 		}
 	}
 	s.check = func() error {
 		restore()
-		e.Seal(seal)
+		if w.row.Direction == Receive {
+			sealer.Seal(seal)
+		} else {
+			e.Seal(seal)
+		}
 		e.Open(now, open)
 		for i := range open {
 			if open[i].Drop != engine.Pass {

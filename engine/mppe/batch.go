@@ -20,6 +20,7 @@ const probeLen = 64
 type Engine struct {
 	cipher *multi.Cipher
 	units  []multi.Unit
+	hot    hotKeys
 	fast   []fastJob
 	slow   [batch]bool
 
@@ -69,6 +70,7 @@ func (e *Engine) Seal(jobs []TxJob) {
 		if t.st == nil {
 			h |= bitFlushed
 			u.Key, u.Steps = &t.key, 1
+			e.hot.note(&t.key, &t.hot)
 		} else {
 			if t.st.restarts(t.count) {
 				e.run() // what this stream still owes comes first
@@ -138,7 +140,7 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 	for i := range jobs {
 		j := &jobs[i]
 		if j.Rx != nil {
-			j.Rx.inBatch = false
+			j.Rx.pace = noBatch
 		}
 		if e.slow[i] {
 			h := binary.BigEndian.Uint16(j.Data)
@@ -157,12 +159,12 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 func (e *Engine) sort(i int, j *RxJob, h uint16) {
 	r, count := j.Rx, h&countMask
 	f := fastJob{job: i, count: count}
-	if !r.inBatch {
-		r.inBatch, r.run, r.careful = true, r.count, false
+	if r.pace == noBatch {
+		r.pace, r.run = fast, r.count
 		f.first = true
 	}
-	if r.careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
-		r.careful = true
+	if r.pace == careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
+		r.pace = careful
 		e.slow[i] = true
 		return
 	}
@@ -204,6 +206,7 @@ func (e *Engine) judge(i int, jobs []RxJob) {
 	if r.st == nil {
 		r.key.Session = e.units[i].Used
 		r.misses, r.scout = 0, nil
+		e.hot.note(&r.key, &r.hot)
 	} else {
 		r.st.good()
 	}

@@ -79,6 +79,7 @@ func (d Dialect) String() string {
 		return "rfc"
 	case LinuxDialect:
 		return "linux"
+	default: // the others need nothing
 	}
 	return "unknown"
 }
@@ -89,6 +90,7 @@ type Tx struct {
 	key   multi.KeyState // stateless: the current session key
 	st    *txStateful    // stateful mode; nil if stateless
 	count uint16         // coherency count of the last packet
+	hot   uint8          // place in hotKeys; a hint
 }
 
 // Init starts the direction with a new key. It returns an error that names
@@ -116,12 +118,12 @@ type Rx struct {
 	scout  *scout         // stateless: looks for a key far ahead; nil unless lost
 	tokens bucket         // work that packets which prove wrong may cost
 
-	count   uint16 // coherency count of the last packet committed
-	run     uint16 // of the last packet taken the fast way in this batch
-	inBatch bool   // run and careful are in force
-	misses  uint8  // stateless: packets that did not open since the last one that did
-	careful bool   // the rest of this batch goes the careful way
-	accept  Protocols
+	count  uint16 // coherency count of the last packet committed
+	run    uint16 // of the last packet taken the fast way in this batch
+	pace   pace   // how this batch is worked on
+	hot    uint8  // place in hotKeys; a hint
+	misses uint8  // stateless: packets that did not open since the last one that did
+	accept Protocols
 }
 
 // Init starts the direction with a new key. It returns an error that names
@@ -140,6 +142,15 @@ func (r *Rx) Init(p *Params) error {
 	}
 	return nil
 }
+
+// pace says how the packets of a batch are worked on.
+type pace uint8
+
+const (
+	noBatch pace = iota
+	fast         // so far in order: Rx.run is in force
+	careful      // the rest of the batch goes one by one
+)
 
 // Ready reports whether the direction has a key.
 func (r *Rx) Ready() bool { return r.key.Len != 0 }

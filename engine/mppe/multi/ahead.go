@@ -97,6 +97,9 @@ func (c *Cipher) aheadOf(ks []*KeyState, budget int) int {
 		c.stepAll(c.active[:n])
 		for _, i := range c.active[:n] {
 			s := &c.stores[ks[i].ahead.store-1]
+			if s.keys[s.hi%uint64(len(s.keys))] == c.future[i].Session {
+				continue // a chain that shares the store was here
+			}
 			s.hi++
 			s.keys[s.hi%uint64(len(s.keys))] = c.future[i].Session
 			if int(s.hi-s.lo) == len(s.keys) {
