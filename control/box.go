@@ -95,6 +95,7 @@ func (e CallEvent) Orderly() bool {
 	switch e.Reason.Code {
 	case ppp.UserRequest, ppp.AdminReset, ppp.PeerTerminated:
 		return e.WasUp
+	default: // the others need nothing
 	}
 	return false
 }

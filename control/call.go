@@ -195,6 +195,7 @@ func (k *call) finish() {
 		switch k.reason.Code {
 		case ppp.PeerTerminated, ppp.EchoTimeout, ppp.NoAnswer, ppp.Loopback:
 			d.Result = pptp.DisconnectLostCarrier
+		default: // the others need nothing
 		}
 		_ = k.conn.m.Clear(k.l.now, k.ref, d)
 		// We ended it: the control connection goes too, unless it carries more.
@@ -226,6 +227,7 @@ func (k *call) callDown(e pptp.CallDown) {
 		if e.Disconnect.Result != 0 {
 			why.Text += ": " + e.Disconnect.Result.String()
 		}
+	default: // the others need nothing
 	}
 	if k.opened {
 		k.link.Abort(k.l.now, why)

@@ -31,7 +31,7 @@ type Frame struct {
 	end   int
 	idx   uint32
 	arena *Arena
-	state atomic.Uint32 // owner tag, checked under the build tag "framecheck"
+	state atomic.Uint32 //nolint:unused // owner tag, checked under the build tag "framecheck"
 	pool  *Pool         // where Free returns it
 
 	// User is scratch for the frame's owner; ports leave it alone.

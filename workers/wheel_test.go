@@ -18,7 +18,7 @@ func TestWheelModel(t *testing.T) {
 		for i := range timers {
 			timers[i].Owner = i
 		}
-		for step := 0; step < 100; step++ {
+		for range 100 {
 			i := rapid.IntRange(0, len(timers)-1).Draw(t, "timer")
 			switch rapid.IntRange(0, 3).Draw(t, "op") {
 			case 0, 1:

@@ -34,8 +34,8 @@ const (
 	ngOptFlags    = 2  // of a packet
 	ngOptName     = 2  // of an interface
 	ngOptAbout    = 3  // of an interface
-	ngOptTsResol  = 9  // of an interface
-	ngOptTsOffset = 14 // of an interface
+	ngOptTSResol  = 9  // of an interface
+	ngOptTSOffset = 14 // of an interface
 )
 
 // FormatError is a capture file that cannot be read any further. What came
@@ -321,11 +321,11 @@ func (r *reader) interfaceBlock(n int) error {
 		}
 		v := b[4 : 4+l]
 		switch {
-		case code == ngOptTsResol && l == 1:
+		case code == ngOptTSResol && l == 1:
 			if i.unit = resolution(v[0]); i.unit == 0 {
 				return r.fail("time resolution %#02x of interface %d", v[0], len(r.ifaces))
 			}
-		case code == ngOptTsOffset && l == 8:
+		case code == ngOptTSOffset && l == 8:
 			i.offset = int64(r.order.Uint64(v))
 		}
 		b = b[min(4+(l+3)&^3, len(b)):]

@@ -70,8 +70,8 @@ func TestPcapngFormats(t *testing.T) {
 		file := slices.Concat(
 			section,
 			block(order, ngInterface, u16(1, 0), u32(2)),
-			block(order, ngInterface, u16(113, 0), u32(0), u16(ngOptTsResol, 1), []byte{3, 0, 0, 0}, u16(ngOptTsOffset, 8), order.AppendUint64(nil, 100), u16(0, 0)),
-			block(order, ngInterface, u16(101, 0), u32(0), u16(ngOptTsResol, 1), []byte{0x81, 0, 0, 0}), // halves of a second, no end of options
+			block(order, ngInterface, u16(113, 0), u32(0), u16(ngOptTSResol, 1), []byte{3, 0, 0, 0}, u16(ngOptTSOffset, 8), order.AppendUint64(nil, 100), u16(0, 0)),
+			block(order, ngInterface, u16(101, 0), u32(0), u16(ngOptTSResol, 1), []byte{0x81, 0, 0, 0}), // halves of a second, no end of options
 			block(order, 0xbad, u32(1, 2, 3)),
 			block(order, ngEnhanced, u32(0, 0, 5, 4, 9), data),
 			block(order, ngEnhanced, u32(1, 0, 2001, 3, 3), data, u16(1, 4), data),
@@ -97,7 +97,7 @@ func TestPcapngFormats(t *testing.T) {
 			"no interface":    slices.Concat(section, block(order, ngEnhanced, u32(0, 0, 5, 4, 4), data)),
 			"no interface 2":  slices.Concat(section, block(order, ngSimple, u32(4), data)),
 			"too long":        slices.Concat(section, block(order, ngInterface, u16(1, 0), u32(0)), block(order, ngEnhanced, u32(0, 0, 5, 5, 5), data)),
-			"time resolution": slices.Concat(section, block(order, ngInterface, u16(1, 0), u32(0), u16(ngOptTsResol, 1), []byte{0xff, 0, 0, 0})),
+			"time resolution": slices.Concat(section, block(order, ngInterface, u16(1, 0), u32(0), u16(ngOptTSResol, 1), []byte{0xff, 0, 0, 0})),
 			"short interface": slices.Concat(section, block(order, ngInterface, u32(0))),
 			"version":         block(order, ngSection, u32(ngOrder), u16(2, 0), u32(0, 0)),
 		} {

@@ -475,7 +475,7 @@ func fragment(f frame) (a, b frame) {
 	const at = 200
 	one := func(part []byte, flags uint16) frame {
 		data := slices.Concat(f.data[:wire.EthernetLen], ip[:20], part)
-		h := wire.IPv4(data[wire.EthernetLen:])
+		h := wire.IPv4(data[wire.EthernetLen:]) //nolint:unconvert // a view with methods
 		be.PutUint16(h[2:], uint16(20+len(part)))
 		be.PutUint16(h[4:], 77)
 		be.PutUint16(h[6:], flags)

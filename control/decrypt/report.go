@@ -108,9 +108,18 @@ func (c *Counts) reason(why string) {
 
 func (c *Counts) add(o *Counts) {
 	for _, f := range []struct{ to, from *uint64 }{
-		{&c.Packets, &o.Packets}, {&c.Encrypted, &o.Encrypted}, {&c.Decrypted, &o.Decrypted}, {&c.Bad, &o.Bad},
-		{&c.Reordered, &o.Reordered}, {&c.Duplicate, &o.Duplicate}, {&c.Lost, &o.Lost}, {&c.Late, &o.Late},
-		{&c.Jumps, &o.Jumps}, {&c.Plain, &o.Plain}, {&c.Compressed, &o.Compressed}, {&c.Cut, &o.Cut},
+		{&c.Packets, &o.Packets},
+		{&c.Encrypted, &o.Encrypted},
+		{&c.Decrypted, &o.Decrypted},
+		{&c.Bad, &o.Bad},
+		{&c.Reordered, &o.Reordered},
+		{&c.Duplicate, &o.Duplicate},
+		{&c.Lost, &o.Lost},
+		{&c.Late, &o.Late},
+		{&c.Jumps, &o.Jumps},
+		{&c.Plain, &o.Plain},
+		{&c.Compressed, &o.Compressed},
+		{&c.Cut, &o.Cut},
 		{&c.Recovered, &o.Recovered},
 	} {
 		*f.to += *f.from
@@ -503,9 +512,17 @@ func (c *Counts) writeText(row func(key, format string, args ...any), name strin
 		what   string
 		always bool
 	}{
-		{c.Decrypted, "decrypted", c.Encrypted > 0}, {c.Bad, "bad", c.Encrypted > 0}, {c.Recovered, "of the decrypted recovered by search", false},
-		{c.Plain, "plain", false}, {c.Compressed, "compressed", false}, {c.Lost, "lost", false}, {c.Reordered, "reordered", false},
-		{c.Duplicate, "duplicate", false}, {c.Late, "late", false}, {c.Jumps, "with a sequence number far off", false}, {c.Cut, "cut by the capture", false},
+		{c.Decrypted, "decrypted", c.Encrypted > 0},
+		{c.Bad, "bad", c.Encrypted > 0},
+		{c.Recovered, "of the decrypted recovered by search", false},
+		{c.Plain, "plain", false},
+		{c.Compressed, "compressed", false},
+		{c.Lost, "lost", false},
+		{c.Reordered, "reordered", false},
+		{c.Duplicate, "duplicate", false},
+		{c.Late, "late", false},
+		{c.Jumps, "with a sequence number far off", false},
+		{c.Cut, "cut by the capture", false},
 	} {
 		if p.n > 0 || p.always {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))

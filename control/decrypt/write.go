@@ -67,7 +67,7 @@ func (ng *ngWriter) addInterface(link uint32, name, about string) int {
 	if about != "" {
 		b = appendNGOption(b, ngOptAbout, about)
 	}
-	b = appendNGOption(b, ngOptTsResol, "\x09")
+	b = appendNGOption(b, ngOptTSResol, "\x09")
 	ng.end(appendNGOption(b, ngOptEnd, ""))
 	ng.ifaces++
 	return ng.ifaces - 1

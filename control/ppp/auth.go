@@ -77,6 +77,7 @@ func (r *AuthRequest) Verify(s Secret) AuthResult {
 		r.verifyV1(s, &res)
 	case MSCHAPv2:
 		r.verifyV2(s, &res)
+	default: // the others need nothing
 	}
 	return res
 }

@@ -194,6 +194,7 @@ func (c *ccp) settle(p Policy, m cipher) cipher {
 	case StatefulPreferred:
 		// Asked for once; a peer that insists on stateless mode gets it.
 		want.stateful = m.stateful || c.failures == 0
+	default: // the others need nothing
 	}
 	return want
 }

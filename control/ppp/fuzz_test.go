@@ -11,12 +11,13 @@ func FuzzOptions(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var back []byte
-		rest, ok := b, true
+		rest := b
 		for {
-			var o option
-			if o, rest, ok = nextOption(rest); !ok {
+			o, next, ok := nextOption(rest)
+			if !ok {
 				break
 			}
+			rest = next
 			back = append(back, o.kind(), uint8(2+len(o.value())))
 			back = append(back, o.value()...)
 			if o.is(o.kind(), 4) && be32(o.value()) != o.u32() {

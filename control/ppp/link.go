@@ -16,7 +16,7 @@ package ppp
 import (
 	"math"
 	"strconv"
-	"sync"
+	"sync" //nolint:depguard // a pool of scratch buffers: no link waits for another
 )
 
 const defaultMRU = 1500 // RFC 1661 section 6.1

@@ -556,6 +556,7 @@ func (c *Conn) down(k *call, ev callEvent, arg callArg) {
 		}
 	case onCallTimeout:
 		e.Cause = DownTimeout
+	default: // the others need nothing
 	}
 	if k.cause != 0 { // we cleared it, whatever ended the wait
 		e.Cause = k.cause

@@ -109,8 +109,11 @@ func (c *Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"StartTimeout", c.StartTimeout}, {"EchoTimeout", c.EchoTimeout}, {"StopTimeout", c.StopTimeout},
-		{"CallTimeout", c.CallTimeout}, {"ClearTimeout", c.ClearTimeout},
+		{"StartTimeout", c.StartTimeout},
+		{"EchoTimeout", c.EchoTimeout},
+		{"StopTimeout", c.StopTimeout},
+		{"CallTimeout", c.CallTimeout},
+		{"ClearTimeout", c.ClearTimeout},
 	} {
 		if t.value <= 0 {
 			return fmt.Errorf("pptp: %s is %v, want more than 0", t.name, t.value)
@@ -423,8 +426,10 @@ func (c *Conn) step(now int64, ev connEvent, m Message) {
 	case connSendReply:
 		m := m.(*StartRequest)
 		c.sendStartReply(StartOK, ErrorNone)
-		c.established(Peer{m.ProtocolVersion, m.FramingCapabilities, m.BearerCapabilities, m.MaximumChannels,
-			m.FirmwareRevision, m.HostName, m.VendorName})
+		c.established(Peer{
+			m.ProtocolVersion, m.FramingCapabilities, m.BearerCapabilities, m.MaximumChannels,
+			m.FirmwareRevision, m.HostName, m.VendorName,
+		})
 	case connSendReplyVersion:
 		c.sendStartReply(StartBadVersion, ErrorNone)
 	case connSendReplyDecline:
@@ -435,8 +440,10 @@ func (c *Conn) step(now int64, ev connEvent, m Message) {
 		c.sendStartReply(StartExists, ErrorNone)
 	case connEstablish:
 		m := m.(*StartReply)
-		c.established(Peer{m.ProtocolVersion, m.FramingCapabilities, m.BearerCapabilities, m.MaximumChannels,
-			m.FirmwareRevision, m.HostName, m.VendorName})
+		c.established(Peer{
+			m.ProtocolVersion, m.FramingCapabilities, m.BearerCapabilities, m.MaximumChannels,
+			m.FirmwareRevision, m.HostName, m.VendorName,
+		})
 	case connSendStop:
 		c.downCalls()
 		c.send(m)
@@ -455,8 +462,10 @@ func (c *Conn) step(now int64, ev connEvent, m Message) {
 		c.send(&EchoReply{Identifier: m.(*EchoRequest).Identifier, ResultCode: EchoOK})
 	case connSendEchoRefusal:
 		c.unexpected(m, nil)
-		c.send(&EchoReply{Identifier: m.(*EchoRequest).Identifier, ResultCode: EchoGeneralError,
-			ErrorCode: ErrorNotConnected})
+		c.send(&EchoReply{
+			Identifier: m.(*EchoRequest).Identifier, ResultCode: EchoGeneralError,
+			ErrorCode: ErrorNotConnected,
+		})
 	case connEchoed:
 		c.echoed(now, m.(*EchoReply))
 	case connCall:
@@ -475,6 +484,7 @@ func (c *Conn) step(now int64, ev connEvent, m Message) {
 			closed.StopReason = m.(*StopRequest).Reason
 		case ClosedRefused:
 			closed.StartResult, closed.ErrorCode = m.(*StartReply).ResultCode, m.(*StartReply).ErrorCode
+		default: // the others need nothing
 		}
 		c.close(closed)
 	}
@@ -488,6 +498,7 @@ func (c *Conn) stateDeadline(now int64) int64 {
 		return after(now, c.cfg.EchoInterval)
 	case StateWaitStopReply:
 		return after(now, c.cfg.StopTimeout)
+	default: // the others need nothing
 	}
 	return Never
 }

@@ -110,10 +110,14 @@ func must(t *testing.T, err error) {
 }
 
 func TestStart(t *testing.T) {
-	request := &StartRequest{ProtocolVersion: Version, FramingCapabilities: 3, BearerCapabilities: 3,
-		FirmwareRevision: 1, HostName: "host", VendorName: "vendor"}
-	reply := &StartReply{ProtocolVersion: Version, ResultCode: StartOK, FramingCapabilities: 3, BearerCapabilities: 3,
-		FirmwareRevision: 1, HostName: "host", VendorName: "vendor"}
+	request := &StartRequest{
+		ProtocolVersion: Version, FramingCapabilities: 3, BearerCapabilities: 3,
+		FirmwareRevision: 1, HostName: "host", VendorName: "vendor",
+	}
+	reply := &StartReply{
+		ProtocolVersion: Version, ResultCode: StartOK, FramingCapabilities: 3, BearerCapabilities: 3,
+		FirmwareRevision: 1, HostName: "host", VendorName: "vendor",
+	}
 	peer := Peer{Version, 3, 3, 0, 1, "host", "vendor"}
 
 	a := NewConn(testConfig(), true, addrA, addrB)
@@ -190,31 +194,56 @@ func TestConnStep(t *testing.T) {
 		out    []Message
 		events []Event
 	}{
-		{"call before start", StateWaitCtlRequest, callRequest, []Message{notConnected},
-			[]Event{reported, Closed{Reason: ClosedViolation}}},
-		{"incoming call before start", StateWaitCtlRequest, &IncomingCallRequest{CallID: 4},
+		{
+			"call before start", StateWaitCtlRequest, callRequest,
+			[]Message{notConnected},
+			[]Event{reported, Closed{Reason: ClosedViolation}},
+		},
+		{
+			"incoming call before start", StateWaitCtlRequest, &IncomingCallRequest{CallID: 4},
 			[]Message{&IncomingCallReply{PeerCallID: 4, ResultCode: IncomingGeneralError, ErrorCode: ErrorNotConnected}},
-			[]Event{reported, Closed{Reason: ClosedViolation}}},
+			[]Event{reported, Closed{Reason: ClosedViolation}},
+		},
 		{"clear before start", StateWaitCtlRequest, &CallClearRequest{}, nil, []Event{reported, Closed{Reason: ClosedViolation}}},
-		{"echo before start", StateWaitCtlRequest, &EchoRequest{3},
-			[]Message{&EchoReply{3, EchoGeneralError, ErrorNotConnected}}, []Event{reported, Closed{Reason: ClosedViolation}}},
-		{"stop before start", StateWaitCtlRequest, &StopRequest{StopLocalShutdown},
+		{
+			"echo before start", StateWaitCtlRequest, &EchoRequest{3},
+			[]Message{&EchoReply{3, EchoGeneralError, ErrorNotConnected}},
+			[]Event{reported, Closed{Reason: ClosedViolation}},
+		},
+		{
+			"stop before start", StateWaitCtlRequest, &StopRequest{StopLocalShutdown},
 			[]Message{&StopReply{StopGeneralError, ErrorNotConnected}},
-			[]Event{Closed{Reason: ClosedByPeer, StopReason: StopLocalShutdown}}},
-		{"reply to nothing", StateWaitCtlRequest, &StartReply{ProtocolVersion: Version, ResultCode: StartOK}, nil,
-			[]Event{Closed{Reason: ClosedViolation}}},
+			[]Event{Closed{Reason: ClosedByPeer, StopReason: StopLocalShutdown}},
+		},
+		{
+			"reply to nothing", StateWaitCtlRequest, &StartReply{ProtocolVersion: Version, ResultCode: StartOK}, nil,
+			[]Event{Closed{Reason: ClosedViolation}},
+		},
 		{"echo reply before start", StateWaitCtlRequest, &EchoReply{}, nil, []Event{Closed{Reason: ClosedViolation}}},
 
-		{"refused", StateWaitCtlReply, &StartReply{ProtocolVersion: Version, ResultCode: StartGeneralError, ErrorCode: ErrorNoResource},
-			nil, []Event{Closed{Reason: ClosedRefused, StartResult: StartGeneralError, ErrorCode: ErrorNoResource}}},
-		{"refused without result", StateWaitCtlReply, &StartReply{ProtocolVersion: Version}, nil,
-			[]Event{Closed{Reason: ClosedRefused}}},
-		{"request to originator", StateWaitCtlReply, &StartRequest{ProtocolVersion: Version}, nil,
-			[]Event{Closed{Reason: ClosedViolation}}},
-		{"stop instead of reply", StateWaitCtlReply, &StopRequest{0}, []Message{&StopReply{StopOK, 0}},
-			[]Event{Closed{Reason: ClosedByPeer}}},
-		{"echo before reply", StateWaitCtlReply, &EchoRequest{3},
-			[]Message{&EchoReply{3, EchoGeneralError, ErrorNotConnected}}, []Event{reported}},
+		{
+			"refused", StateWaitCtlReply, &StartReply{ProtocolVersion: Version, ResultCode: StartGeneralError, ErrorCode: ErrorNoResource},
+			nil,
+			[]Event{Closed{Reason: ClosedRefused, StartResult: StartGeneralError, ErrorCode: ErrorNoResource}},
+		},
+		{
+			"refused without result", StateWaitCtlReply, &StartReply{ProtocolVersion: Version}, nil,
+			[]Event{Closed{Reason: ClosedRefused}},
+		},
+		{
+			"request to originator", StateWaitCtlReply, &StartRequest{ProtocolVersion: Version}, nil,
+			[]Event{Closed{Reason: ClosedViolation}},
+		},
+		{
+			"stop instead of reply", StateWaitCtlReply, &StopRequest{0},
+			[]Message{&StopReply{StopOK, 0}},
+			[]Event{Closed{Reason: ClosedByPeer}},
+		},
+		{
+			"echo before reply", StateWaitCtlReply, &EchoRequest{3},
+			[]Message{&EchoReply{3, EchoGeneralError, ErrorNotConnected}},
+			[]Event{reported},
+		},
 		{"call before reply", StateWaitCtlReply, callRequest, []Message{notConnected}, []Event{reported}},
 		{"stray stop reply", StateWaitCtlReply, &StopReply{StopOK, 0}, nil, []Event{reported}},
 
@@ -225,14 +254,20 @@ func TestConnStep(t *testing.T) {
 			FirmwareRevision: 1, HostName: "host", VendorName: "vendor",
 		}}, []Event{reported}},
 		{"second start reply", StateEstablished, &StartReply{ProtocolVersion: Version, ResultCode: StartOK}, nil, []Event{reported}},
-		{"stop", StateEstablished, &StopRequest{StopNone}, []Message{&StopReply{StopOK, 0}},
-			[]Event{Closed{Reason: ClosedByPeer, StopReason: StopNone}}},
+		{
+			"stop", StateEstablished, &StopRequest{StopNone},
+			[]Message{&StopReply{StopOK, 0}},
+			[]Event{Closed{Reason: ClosedByPeer, StopReason: StopNone}},
+		},
 		{"stray stop reply", StateEstablished, &StopReply{StopOK, 0}, nil, []Event{reported}},
 
 		{"stop answered", StateWaitStopReply, &StopReply{StopOK, 0}, nil, []Event{Closed{Reason: ClosedLocally}}},
 		{"stop refused", StateWaitStopReply, &StopReply{StopGeneralError, ErrorPAC}, nil, []Event{Closed{Reason: ClosedLocally}}},
-		{"stops cross", StateWaitStopReply, &StopRequest{StopNone}, []Message{&StopReply{StopOK, 0}},
-			[]Event{Closed{Reason: ClosedLocally}}},
+		{
+			"stops cross", StateWaitStopReply, &StopRequest{StopNone},
+			[]Message{&StopReply{StopOK, 0}},
+			[]Event{Closed{Reason: ClosedLocally}},
+		},
 		{"echo while stopping", StateWaitStopReply, &EchoRequest{1}, []Message{&EchoReply{1, EchoOK, 0}}, nil},
 		{"call while stopping", StateWaitStopReply, callRequest, nil, nil},
 
@@ -437,8 +472,10 @@ func TestStop(t *testing.T) {
 
 func TestOutgoingCall(t *testing.T) {
 	pns, pac := client(t, testConfig()), server(t, testConfig())
-	request := &OutgoingCallRequest{CallID: 0, CallSerialNumber: 3, MinimumBPS: 300, MaximumBPS: 1e8,
-		BearerType: 3, FramingType: 3, PacketProcessingDelay: 1, PhoneNumber: "1"}
+	request := &OutgoingCallRequest{
+		CallID: 0, CallSerialNumber: 3, MinimumBPS: 300, MaximumBPS: 1e8,
+		BearerType: 3, FramingType: 3, PacketProcessingDelay: 1, PhoneNumber: "1",
+	}
 	ref, err := pns.PlaceOutgoing(0, request)
 	must(t, err)
 	sent := output(t, pns)
@@ -457,8 +494,10 @@ func TestOutgoingCall(t *testing.T) {
 		t.Errorf("WAN-Error-Notify before the call is up: %v", err)
 	}
 	must(t, pac.Accept(2, asked.Ref, Answer{LocalCallID: 0, RecvWindow: 16, Delay: 2, Channel: 5}))
-	reply := &OutgoingCallReply{ResultCode: OutgoingConnected, ConnectSpeed: 1e8, PacketRecvWindowSize: 16,
-		PacketProcessingDelay: 2, PhysicalChannelID: 5}
+	reply := &OutgoingCallReply{
+		ResultCode: OutgoingConnected, ConnectSpeed: 1e8, PacketRecvWindowSize: 16,
+		PacketProcessingDelay: 2, PhysicalChannelID: 5,
+	}
 	expectOutput(t, pac, reply)
 	expectEvents(t, pac, CallUp{Ref: asked.Ref, Kind: PACOutgoing, Serial: 3, Window: 64, Delay: 1, ConnectSpeed: 1e8, Channel: 5})
 	input(pns, 3, reply)
@@ -536,8 +575,10 @@ func TestOutgoingCall(t *testing.T) {
 
 func TestIncomingCall(t *testing.T) {
 	pac, pns := client(t, testConfig()), server(t, testConfig())
-	request := &IncomingCallRequest{CallID: 11, CallSerialNumber: 4, CallBearerType: 2, PhysicalChannelID: 6,
-		DialedNumber: "1", DialingNumber: "2"}
+	request := &IncomingCallRequest{
+		CallID: 11, CallSerialNumber: 4, CallBearerType: 2, PhysicalChannelID: 6,
+		DialedNumber: "1", DialingNumber: "2",
+	}
 	ref, err := pac.PlaceIncoming(0, request, IncomingCallConnected{ConnectSpeed: 64000, PacketTransmitDelay: 3, FramingType: 2})
 	must(t, err)
 	input(pns, 1, output(t, pac)...)
@@ -554,8 +595,10 @@ func TestIncomingCall(t *testing.T) {
 	connected := &IncomingCallConnected{PeerCallID: 22, ConnectSpeed: 64000, PacketRecvWindowSize: 64, PacketTransmitDelay: 3, FramingType: 2}
 	expectOutput(t, pac, connected)
 	input(pns, 4, connected)
-	expectEvents(t, pns, CallUp{Ref: asked.Ref, Kind: PNSIncoming, LocalCallID: 22, PeerCallID: 11, Serial: 4, Window: 64,
-		Delay: 3, ConnectSpeed: 64000, Channel: 6})
+	expectEvents(t, pns, CallUp{
+		Ref: asked.Ref, Kind: PNSIncoming, LocalCallID: 22, PeerCallID: 11, Serial: 4, Window: 64,
+		Delay: 3, ConnectSpeed: 64000, Channel: 6,
+	})
 
 	// The caller hangs up.
 	d := Disconnect{DisconnectLostCarrier, 0, 16, "tx=2"}
@@ -580,8 +623,10 @@ func TestRefusals(t *testing.T) {
 		expectEvents(t, pac, CallDown{Ref: asked.Ref, Kind: PACOutgoing, PeerCallID: 5, Cause: DownLocal})
 		reply := output(t, pac)[0].(*OutgoingCallReply)
 		input(pns, 0, reply)
-		expectEvents(t, pns, CallDown{Ref: out, Kind: PNSOutgoing, LocalCallID: 5, Cause: DownRefused,
-			Outgoing: refusals[why].outgoing, Error: refusals[why].code})
+		expectEvents(t, pns, CallDown{
+			Ref: out, Kind: PNSOutgoing, LocalCallID: 5, Cause: DownRefused,
+			Outgoing: refusals[why].outgoing, Error: refusals[why].code,
+		})
 
 		in, err := pns.PlaceIncoming(0, &IncomingCallRequest{CallID: 5}, IncomingCallConnected{})
 		must(t, err)
@@ -589,8 +634,10 @@ func TestRefusals(t *testing.T) {
 		asked = pac.Events()[0].(CallRequest)
 		must(t, pac.Refuse(0, asked.Ref, why))
 		input(pns, 0, output(t, pac)...)
-		expectEvents(t, pns, CallDown{Ref: in, Kind: PACIncoming, LocalCallID: 5, Cause: DownRefused,
-			Incoming: refusals[why].incoming, Error: refusals[why].code})
+		expectEvents(t, pns, CallDown{
+			Ref: in, Kind: PACIncoming, LocalCallID: 5, Cause: DownRefused,
+			Incoming: refusals[why].incoming, Error: refusals[why].code,
+		})
 		// §2.8, §2.10: an error code goes with a general error only.
 		if (reply.ErrorCode != 0) != (reply.ResultCode == OutgoingGeneralError) {
 			t.Errorf("refusal %d: %+v", why, reply)
@@ -653,8 +700,10 @@ func TestWhoseCallID(t *testing.T) {
 			ref, peer = other, 102
 		}
 		input(c, 1, &CallDisconnectNotify{CallID: id, ResultCode: DisconnectAdmin})
-		expectEvents(t, c, CallDown{Ref: ref, Kind: PNSOutgoing, LocalCallID: local, PeerCallID: peer, WasUp: true,
-			Cause: DownPeer, Disconnect: Disconnect{Result: DisconnectAdmin}})
+		expectEvents(t, c, CallDown{
+			Ref: ref, Kind: PNSOutgoing, LocalCallID: local, PeerCallID: peer, WasUp: true,
+			Cause: DownPeer, Disconnect: Disconnect{Result: DisconnectAdmin},
+		})
 	}
 
 	// The PAC's own counts first when it fits one call and ours another.
@@ -678,8 +727,10 @@ func TestWhoseCallID(t *testing.T) {
 	must(t, c.Clear(0, ref, Disconnect{}))
 	expectOutput(t, c, &OutgoingCallRequest{CallID: 7, PacketRecvWindowSize: 64}, &CallClearRequest{7})
 	input(c, 0, &CallDisconnectNotify{CallID: 555, ResultCode: DisconnectRequest})
-	expectEvents(t, c, CallDown{Ref: ref, Kind: PNSOutgoing, LocalCallID: 7, Cause: DownLocal,
-		Disconnect: Disconnect{Result: DisconnectRequest}})
+	expectEvents(t, c, CallDown{
+		Ref: ref, Kind: PNSOutgoing, LocalCallID: 7, Cause: DownLocal,
+		Disconnect: Disconnect{Result: DisconnectRequest},
+	})
 
 	// As PAC, asked to clear before we have assigned one: the peer's.
 	c = server(t, testConfig())
@@ -694,12 +745,16 @@ func TestUnknownCalls(t *testing.T) {
 	for _, tt := range []struct{ in, out Message }{
 		{&OutgoingCallReply{CallID: 8, PeerCallID: 9, ResultCode: OutgoingConnected}, &CallClearRequest{9}},
 		{&OutgoingCallReply{CallID: 8, PeerCallID: 9, ResultCode: OutgoingBusy}, nil},
-		{&IncomingCallReply{CallID: 8, PeerCallID: 9, ResultCode: IncomingConnect},
-			&CallDisconnectNotify{CallID: 9, ResultCode: DisconnectGeneralError, ErrorCode: ErrorBadCallID}},
+		{
+			&IncomingCallReply{CallID: 8, PeerCallID: 9, ResultCode: IncomingConnect},
+			&CallDisconnectNotify{CallID: 9, ResultCode: DisconnectGeneralError, ErrorCode: ErrorBadCallID},
+		},
 		{&IncomingCallReply{CallID: 8, PeerCallID: 9, ResultCode: IncomingDoNotAccept}, nil},
 		{&IncomingCallConnected{PeerCallID: 9}, &CallClearRequest{9}},
-		{&CallClearRequest{CallID: 9},
-			&CallDisconnectNotify{CallID: 9, ResultCode: DisconnectGeneralError, ErrorCode: ErrorBadCallID}},
+		{
+			&CallClearRequest{CallID: 9},
+			&CallDisconnectNotify{CallID: 9, ResultCode: DisconnectGeneralError, ErrorCode: ErrorBadCallID},
+		},
 		{&CallDisconnectNotify{CallID: 9}, nil},
 		{&SetLinkInfo{PeerCallID: 9}, nil},
 		{&WANErrorNotify{PeerCallID: 9}, nil},
@@ -944,12 +999,17 @@ func TestConfigValidate(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
-		{StateClosed.String(), "closed"}, {ConnState(77).String(), "77"},
-		{CallWaitDisconnect.String(), "wait_disconnect"}, {PNSOutgoing.String(), "PNS outgoing"},
-		{DownConnection.String(), "connection"}, {ClosedStuckCall.String(), "stuck call"},
+		{StateClosed.String(), "closed"},
+		{ConnState(77).String(), "77"},
+		{CallWaitDisconnect.String(), "wait_disconnect"},
+		{PNSOutgoing.String(), "PNS outgoing"},
+		{DownConnection.String(), "connection"},
+		{ClosedStuckCall.String(), "stuck call"},
 		{Closed{Reason: ClosedByPeer, StopReason: 3}.String(), "stopped by peer: Stop-Local-Shutdown (3)"},
-		{Closed{Reason: ClosedRefused, StartResult: 2, ErrorCode: 4}.String(),
-			"refused by peer: general error (2), No-Resource (4)"},
+		{
+			Closed{Reason: ClosedRefused, StartResult: 2, ErrorCode: 4}.String(),
+			"refused by peer: general error (2), No-Resource (4)",
+		},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("got %q, want %q", tt.got, tt.want)

@@ -120,8 +120,10 @@ const (
 
 // String returns the result's name and number.
 func (r StartResult) String() string {
-	return codeName([]string{1: "successful", 2: "general error", 3: "command channel already exists",
-		4: "not authorized", 5: "protocol version not supported"}, int(r))
+	return codeName([]string{
+		1: "successful", 2: "general error", 3: "command channel already exists",
+		4: "not authorized", 5: "protocol version not supported",
+	}, int(r))
 }
 
 // StopReason is the reason in a Stop-Control-Connection-Request (§2.3). Real
@@ -184,8 +186,10 @@ const (
 
 // String returns the result's name and number.
 func (r OutgoingResult) String() string {
-	return codeName([]string{1: "Connected", 2: "General Error", 3: "No Carrier", 4: "Busy",
-		5: "No Dial Tone", 6: "Time-out", 7: "Do Not Accept"}, int(r))
+	return codeName([]string{
+		1: "Connected", 2: "General Error", 3: "No Carrier", 4: "Busy",
+		5: "No Dial Tone", 6: "Time-out", 7: "Do Not Accept",
+	}, int(r))
 }
 
 // IncomingResult is the result code of an Incoming-Call-Reply (§2.10).
@@ -236,8 +240,10 @@ const (
 
 // String returns the code's name and number.
 func (e ErrorCode) String() string {
-	return codeName([]string{"None", "Not-Connected", "Bad-Format", "Bad-Value", "No-Resource",
-		"Bad-Call ID", "PAC-Error"}, int(e))
+	return codeName([]string{
+		"None", "Not-Connected", "Bad-Format", "Bad-Value", "No-Resource",
+		"Bad-Call ID", "PAC-Error",
+	}, int(e))
 }
 
 // CauseCode gives additional failure information; for ISDN calls it is the
@@ -246,10 +252,12 @@ type CauseCode uint16
 
 // String returns the usual Q.931 causes by name.
 func (c CauseCode) String() string {
-	return codeName([]string{0: "none", 1: "unallocated number", 16: "normal call clearing", 17: "user busy",
+	return codeName([]string{
+		0: "none", 1: "unallocated number", 16: "normal call clearing", 17: "user busy",
 		18: "no user responding", 19: "no answer", 21: "call rejected", 27: "destination out of order",
 		31: "normal, unspecified", 34: "no channel available", 38: "network out of order",
-		41: "temporary failure", 42: "congestion", 44: "channel not available"}, int(c))
+		41: "temporary failure", 42: "congestion", 44: "channel not available",
+	}, int(c))
 }
 
 // Framing is a set of PPP framing types, as capability (§2.1) or as the type

@@ -67,8 +67,10 @@ const (
 	DownConnection                      // the control connection ended
 )
 
-var downCauses = []string{DownLocal: "local", DownPeer: "peer", DownRefused: "refused", DownTimeout: "timeout",
-	DownConnection: "connection"}
+var downCauses = []string{
+	DownLocal: "local", DownPeer: "peer", DownRefused: "refused", DownTimeout: "timeout",
+	DownConnection: "connection",
+}
 
 // String returns a short name.
 func (d DownCause) String() string { return nameOf(downCauses, int(d)) }
@@ -149,11 +151,13 @@ const (
 	ClosedStuckCall                           // Config.CloseOnStuckCall
 )
 
-var closeReasons = []string{ClosedByPeer: "stopped by peer", ClosedLocally: "stopped",
+var closeReasons = []string{
+	ClosedByPeer: "stopped by peer", ClosedLocally: "stopped",
 	ClosedStopTimeout: "stopped, no answer", ClosedStartTimeout: "start timeout", ClosedRefused: "refused by peer",
 	ClosedDeclined: "declined", ClosedVersion: "version mismatch", ClosedEchoTimeout: "echo timeout",
 	ClosedBadMessage: "bad message", ClosedViolation: "protocol violation", ClosedSlowReader: "slow reader",
-	ClosedCollision: "collision lost", ClosedTransport: "connection lost", ClosedStuckCall: "stuck call"}
+	ClosedCollision: "collision lost", ClosedTransport: "connection lost", ClosedStuckCall: "stuck call",
+}
 
 // String returns a short name.
 func (r CloseReason) String() string { return nameOf(closeReasons, int(r)) }
@@ -179,6 +183,7 @@ func (e Closed) String() string {
 		if e.ErrorCode != ErrorNone {
 			s += ", " + e.ErrorCode.String()
 		}
+	default: // the others need nothing
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

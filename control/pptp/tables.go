@@ -188,8 +188,10 @@ const (
 	numCallStates = int(iota)
 )
 
-var callStates = []string{"idle", "wait_answer", "wait_reply", "wait_connect", "wait_cs_ans", "established",
-	"wait_disconnect"}
+var callStates = []string{
+	"idle", "wait_answer", "wait_reply", "wait_connect", "wait_cs_ans", "established",
+	"wait_disconnect",
+}
 
 // String returns the RFC's name where there is one.
 func (s CallState) String() string { return nameOf(callStates, int(s)) }

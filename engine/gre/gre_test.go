@@ -654,7 +654,7 @@ func simulate(t *testing.T, seed uint64) {
 		}
 	}
 	buf := make([]byte, 16)
-	for step := 0; step < 3000; step++ {
+	for step := range 3000 {
 		now += ms / 4
 		for i, e := range ends {
 			if step < 2500 && r.IntN(3) == 0 && e.s.CanSend() {

@@ -27,7 +27,7 @@ func TestChecksumEveryLength(t *testing.T) {
 	for i := range random {
 		random[i], ones[i] = byte(r.Uint32()), 0xff
 	}
-	for n := 0; n <= 2100; n++ {
+	for n := range 2101 {
 		for off := range 4 {
 			for name, buf := range map[string][]byte{"random": random, "ones": ones, "zeros": make([]byte, 2104)} {
 				for _, initial := range []uint32{0, 1, 0xffff, 0x10000, 0xffffffff, r.Uint32()} {

@@ -124,8 +124,10 @@ func TestIPv4Fields(t *testing.T) {
 
 func packet6(next uint8, payload []byte) []byte {
 	b := make([]byte, IPv6Len, IPv6Len+len(payload))
-	PutIPv6(b, &IPv6Fields{TrafficClass: 0xb9, FlowLabel: 0xfffff, NextHeader: next, HopLimit: 3,
-		Src: LinkLocal6([8]byte{1}), Dst: LinkLocal6([8]byte{2}), PayloadLen: len(payload)})
+	PutIPv6(b, &IPv6Fields{
+		TrafficClass: 0xb9, FlowLabel: 0xfffff, NextHeader: next, HopLimit: 3,
+		Src: LinkLocal6([8]byte{1}), Dst: LinkLocal6([8]byte{2}), PayloadLen: len(payload),
+	})
 	return append(b, payload...)
 }
 
@@ -154,8 +156,13 @@ func TestParseIPv6(t *testing.T) {
 	if p.TrafficClass() != 0x46 || p[0]>>4 != 6 || be.Uint32(p)&0xfffff != 0xfffff {
 		t.Errorf("SetTrafficClass: %x", p[:4])
 	}
-	if !p.DecHopLimit() || !p.DecHopLimit() || p.DecHopLimit() || p.HopLimit() != 1 {
-		t.Error("DecHopLimit from 3")
+	for i, want := range []bool{true, true, false} {
+		if got := p.DecHopLimit(); got != want {
+			t.Errorf("DecHopLimit number %d from 3: %v", i, got)
+		}
+	}
+	if p.HopLimit() != 1 {
+		t.Errorf("hop limit %d after DecHopLimit refused", p.HopLimit())
 	}
 	ll, global, multicast := p.Src(), [16]byte{0x20, 1}, [16]byte{0xff, 2}
 	if InterfaceID6(ll) != [8]byte{1} || !IsLinkLocal6(ll) || IsLinkLocal6(global) || !IsMulticast6(multicast) ||

@@ -180,6 +180,7 @@ func (t *Table) build(r route) (w Way, asks neighKey) {
 			w.State = Pending
 			return w, asks
 		}
+	default: // the others need nothing
 	}
 	h := append(append(w.header[:0], dst[:]...), l.mac[:]...)
 	if tagged {

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //nolint:staticcheck // NT hashes are MD4
 )
 
 // Sizes in octets.
@@ -106,7 +106,8 @@ func NTResponse2(authChallenge, peerChallenge [ChallengeSize2]byte, name string,
 // AuthenticatorResponse proves to the peer that the authenticator knows the
 // password's hash (RFC 2759 section 8.7), as 20 octets.
 func AuthenticatorResponse(authChallenge, peerChallenge [ChallengeSize2]byte, name string,
-	ntHash [HashSize]byte, ntResponse [ResponseSize]byte) [AuthSize]byte {
+	ntHash [HashSize]byte, ntResponse [ResponseSize]byte,
+) [AuthSize]byte {
 	hh := HashHash(ntHash)
 	h := sha1.New()
 	h.Write(hh[:])

@@ -73,8 +73,10 @@ func TestSplitName(t *testing.T) {
 }
 
 func TestParseAuthenticatorBad(t *testing.T) {
-	for _, s := range []string{"", "S=", "S=407A", "E=691 R=0", "s=407A5589115FD0D6209F510FE9C04566932CDA56",
-		"S=407A5589115FD0D6209F510FE9C04566932CDAXX"} {
+	for _, s := range []string{
+		"", "S=", "S=407A", "E=691 R=0", "s=407A5589115FD0D6209F510FE9C04566932CDA56",
+		"S=407A5589115FD0D6209F510FE9C04566932CDAXX",
+	} {
 		if _, ok := ParseAuthenticator(s); ok {
 			t.Errorf("ParseAuthenticator(%q) accepted", s)
 		}

@@ -32,6 +32,7 @@ func (w Way) usable() bool {
 		return SSE4.usable() && cpuid.CPU.Supports(cpuid.AVX, cpuid.AVX2)
 	case AVX512:
 		return AVX2.usable() && cpuid.CPU.Supports(cpuid.BMI2, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.AVX512VBMI)
+	default: // the others need nothing
 	}
 	return false
 }

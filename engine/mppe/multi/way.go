@@ -3,8 +3,8 @@ package multi
 import (
 	"fmt"
 	"math"
-	"os"
-	"sync"
+	"os"   //nolint:depguard // Best reads XPPTP_CPU, once
+	"sync" //nolint:depguard // Best is measured once
 	"time"
 )
 
