@@ -32,8 +32,8 @@ test: ## all tests that need nothing but Go; those on network devices run as roo
 	$(GO) test ./...
 
 .PHONY: race
-race: ## the same under the race detector, frame ownership checked (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race -tags framecheck ./...
+race: ## the same, shorter, under the race detector, frame ownership checked (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race -short -tags framecheck ./...
 
 .PHONY: noasm
 noasm: ## without assembly, and for arm64 (built, not run)

@@ -557,7 +557,7 @@ func drops(e *simEnd) map[string]uint64 {
 // order, unduplicated and byte-exact, nothing vanishes without a name, the
 // machines end in a defined state and give everything back.
 func TestBadLinks(t *testing.T) {
-	seeds := 60
+	seeds := 40
 	if n, err := strconv.Atoi(os.Getenv("XPPTP_SEEDS")); err == nil {
 		seeds = n
 	} else if testing.Short() {
