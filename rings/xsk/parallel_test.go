@@ -79,7 +79,7 @@ func TestParallel(t *testing.T) {
 		return n
 	}
 	end := time.Now().Add(20 * time.Second)
-	for i := 0; i < total; i++ {
+	for i := range total {
 		binary.BigEndian.PutUint16(packet[14+26:], uint16(i))
 		b.send(packet)
 		for i-back > ringSize/2 && time.Now().Before(end) && i-back-dropped() > ringSize/2 {

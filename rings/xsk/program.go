@@ -64,9 +64,9 @@ const (
 func loadProgram(s *Steering, xsks *ebpf.Map) (*ebpf.Program, error) {
 	var p asm.Instructions
 	do := func(i ...asm.Instruction) { p = append(p, i...) }
-	// half loads 16 bits in network order, as a number.
-	half := func(dst, base asm.Register, off int16) {
-		do(asm.LoadMem(dst, base, off, asm.Half), asm.HostTo(asm.BE, dst, asm.Half))
+	// half loads 16 bits in network order from R7 on, as a number.
+	half := func(dst asm.Register, off int16) {
+		do(asm.LoadMem(dst, asm.R7, off, asm.Half), asm.HostTo(asm.BE, dst, asm.Half))
 	}
 	// lookup leaves the value's address in R0, or 0.
 	lookup := func(m *ebpf.Map, key int32) {
@@ -84,14 +84,14 @@ func loadProgram(s *Steering, xsks *ebpf.Map) (*ebpf.Program, error) {
 
 	// Ethernet, with up to two tags.
 	within(ethernetLen)
-	half(asm.R5, asm.R7, etherType)
+	half(asm.R5, etherType)
 	do(asm.Add.Imm(asm.R7, ethernetLen))
 	for _, label := range []string{"tag1", "tag2"} {
 		do(asm.JEq.Imm(asm.R5, unix.ETH_P_8021Q, label), asm.JNE.Imm(asm.R5, unix.ETH_P_8021AD, "untagged"))
 		start := len(p)
 		within(tagLen)
 		p[start] = p[start].WithSymbol(label)
-		half(asm.R5, asm.R7, tagLen-2)
+		half(asm.R5, tagLen-2)
 		do(asm.Add.Imm(asm.R7, tagLen))
 	}
 	start := len(p)
@@ -102,12 +102,12 @@ func loadProgram(s *Steering, xsks *ebpf.Map) (*ebpf.Program, error) {
 	within(greLen)
 	do(asm.LoadMem(asm.R5, asm.R7, ipVersion, asm.Byte), asm.JNE.Imm(asm.R5, 0x45, "pass"),
 		asm.LoadMem(asm.R5, asm.R7, ipProtocol, asm.Byte), asm.JNE.Imm(asm.R5, unix.IPPROTO_GRE, "pass"))
-	half(asm.R5, asm.R7, ipFragment)
+	half(asm.R5, ipFragment)
 	do(asm.And.Imm(asm.R5, fragmentBits), asm.JNE.Imm(asm.R5, 0, "pass"))
-	half(asm.R5, asm.R7, greType)
+	half(asm.R5, greType)
 	do(asm.JNE.Imm(asm.R5, greProtocol, "pass"),
 		asm.LoadMem(asm.R5, asm.R7, greVersion, asm.Byte), asm.And.Imm(asm.R5, 7), asm.JNE.Imm(asm.R5, greVersionNow, "pass"))
-	half(asm.R8, asm.R7, greCallID)
+	half(asm.R8, greCallID)
 
 	// To one of our addresses.
 	do(asm.LoadMem(asm.R5, asm.R7, ipDestination, asm.Word), asm.StoreMem(asm.RFP, keyAddr, asm.R5, asm.Word))

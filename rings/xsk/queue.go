@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
+	"xpptp/rings/internal/sock"
 )
 
 // queue is one receive and transmit queue of a device, as the sockets on it
@@ -240,7 +241,12 @@ func (q *queue) trySocket(ifindex, number, size int, flags uint16, first int) (p
 	}
 	// Kernels before 6.17 do not know it and take 32 frames a call.
 	_ = unix.SetsockoptInt(fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, txBudget)
+	// Without zero-copy what the device has not sent yet counts as the socket's.
+	sock.Buffers(fd, sendBuffer)
 	return p, nil
 }
 
-const txBudget = 256
+const (
+	txBudget   = 256
+	sendBuffer = 8 << 20
+)
