@@ -388,6 +388,33 @@ func TestUnknownCalls(t *testing.T) {
 	}
 }
 
+// VLAN tags are part of the frame, and other traffic is none of ours.
+func TestTagged(t *testing.T) {
+	b := newBench(t, 1, true)
+	p := b.mustOpen(xsk.Config{}).Ports(0)[0]
+	plain := b.gre(1, 9, 100)
+	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0, 0x20, 5), plain[12:]...)
+	arp := append(append(bytes.Clone(plain[:12]), 8, 6), make([]byte, 46)...)
+	for _, f := range [][]byte{arp, tagged, arp, plain} {
+		b.send(f)
+	}
+	var got [][]byte
+	fs := make([]*rings.Frame, 4)
+	for end := time.Now().Add(10 * time.Second); len(got) < 2 && time.Now().Before(end); {
+		n, err := p.Recv(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range fs[:n] {
+			got = append(got, bytes.Clone(f.Data()))
+			f.Free()
+		}
+	}
+	if len(got) != 2 || !bytes.Equal(got[0], tagged) || !bytes.Equal(got[1], plain) {
+		t.Errorf("received % x", got)
+	}
+}
+
 // Frames that are not of the UMEM are copied.
 func TestForeignFrames(t *testing.T) {
 	b := newBench(t, 1, true)
