@@ -183,7 +183,8 @@ func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
 	b.ports = &ports{tun: &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}
 	cfg := workers.Config{
 		Pool: p, Outside: []rings.Port{outside}, Inside: inside, CPU: -1, Cipher: multi.Best(),
-		Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal,
+		Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal, LocalV6: linkLocal(b.iid),
+		CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
 		GRE: gre.Config{
 			First: uint32(s.rnd.IntN(2)), Window: b.common.GRE.ReceiveWindow, ReorderDelay: int64(b.common.GRE.Reorder),
 			LimitWindow: b.common.GRE.Window == config.WindowRFC,

@@ -59,6 +59,7 @@ const (
 	InnerBad         // version or lengths wrong
 	InnerSource      // source address does not belong to the call
 	InnerDestination // client role: destination is not ours
+	InnerECN         // congestion met on the way, and the inner packet cannot say so (RFC 6040 §4.2)
 	TooBig           // larger than the room and not to be fragmented (answered)
 	NoRoute          // inside packet for no session
 	NoHop            // next hop not known (yet), queue full
@@ -83,7 +84,7 @@ var dropNames = [NumDrops]string{
 	"gre-duplicate", "gre-late", "gre-jump", "gre-reorder-full", "gre-reorder-clear", "gre-ack-only", "gre-window",
 	"ppp-short", "ppp-protocol", "ppp-not-open", "punt-rate", "punt-full",
 	"mppe-plain", "mppe-no-key", "mppe-short", "mppe-bits", "mppe-late", "mppe-insane", "mppe-catch-up", "mppe-out-of-sync", "mppe-no-send-key",
-	"inner-short", "inner-bad", "inner-source", "inner-destination", "too-big", "no-route", "no-hop", "hop-failed", "not-up", "rate-limit",
+	"inner-short", "inner-bad", "inner-source", "inner-destination", "inner-ecn", "too-big", "no-route", "no-hop", "hop-failed", "not-up", "rate-limit",
 	"tx-full", "no-frame", "port-down", "truncated", "handoff", "session-gone",
 }
 

@@ -64,6 +64,7 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 	}
 	w.touch(c)
 	setView(f, g.Payload())
+	f.User = uint64(ip.TOS())
 	held, d := c.GRE.Receive(w.now, g.Seq(), f)
 	if d != engine.Pass {
 		w.drop(f, c, d)
@@ -221,6 +222,13 @@ func (w *Worker) forward(a *arrival) engine.Drop {
 	}
 	if w.cfg.ClampMSS {
 		wire.ClampMSS(f.Data(), c.Room-40, c.Room-60)
+	}
+	if w.cfg.CopyECN {
+		tos, ok := wire.DecapECN(wire.InnerTOS(f.Data()), uint8(f.User))
+		if !ok {
+			return engine.InnerECN
+		}
+		wire.SetInnerTOS(f.Data(), tos)
 	}
 	c.Stats.RxPackets++
 	c.Stats.RxBytes += uint64(f.Len())
