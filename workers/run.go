@@ -21,7 +21,7 @@ const (
 )
 
 // maxSleep bounds one sleep, so that a lost wake-up could only delay.
-const maxSleep = time.Second
+var maxSleep = time.Second // a variable for the test that no wake-up is lost
 
 // wakeFD is an eventfd that ends a worker's poll(2).
 type wakeFD struct{ fd int }
@@ -60,8 +60,8 @@ func (w *Worker) Run(clock func() int64) error {
 			idle = 0
 			continue
 		}
-		if w.down != nil {
-			return w.down
+		if err := w.down.Load(); err != nil {
+			return err
 		}
 		if w.mppe.Ahead(aheadAtOnce) > 0 {
 			continue

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	uatomic "go.uber.org/atomic"
+
 	"xpptp/engine"
 	"xpptp/engine/gre"
 	"xpptp/engine/mppe"
@@ -57,8 +59,8 @@ type Config struct {
 	ClampMSS bool
 }
 
-// Worker is one poll loop. Only Post, Punts, Wake and Snapshot may be called
-// from other goroutines.
+// Worker is one poll loop. Only Post and the commands, Punts, Snapshot, Stop and
+// Down may be called from other goroutines.
 type Worker struct {
 	cfg   Config
 	table *session.Table
@@ -81,7 +83,7 @@ type Worker struct {
 	outIdx []int            // interface index of each outside port
 	icmp   icmpBucket
 	now    int64
-	down   error // a port is gone
+	down   uatomic.Error // why a port is gone
 
 	sleeping atomic.Bool
 	wakefd   wakeFD
@@ -175,7 +177,7 @@ func (w *Worker) Step(now int64) bool {
 func (w *Worker) fromOutside(p rings.Port) bool {
 	n, err := p.Recv(w.rx[:])
 	if err != nil {
-		w.down = err
+		w.down.Store(err)
 	}
 	ethernet := p.Info().Link == rings.LinkEthernet
 	for _, f := range w.rx[:n] {
@@ -189,7 +191,7 @@ func (w *Worker) fromOutside(p rings.Port) bool {
 func (w *Worker) fromInside() bool {
 	n, err := w.cfg.Inside.Recv(w.rx[:])
 	if err != nil {
-		w.down = err
+		w.down.Store(err)
 	}
 	for _, f := range w.rx[:n] {
 		w.route(f)
@@ -212,7 +214,8 @@ func (w *Worker) push(p rings.Port, fs []*rings.Frame) []*rings.Frame {
 		n, err := p.Send(fs)
 		d := engine.TxFull
 		if err != nil {
-			w.down, d = err, engine.PortDown
+			w.down.Store(err)
+			d = engine.PortDown
 		}
 		for _, f := range fs[n:] {
 			w.drops[d]++
@@ -220,7 +223,7 @@ func (w *Worker) push(p rings.Port, fs []*rings.Frame) []*rings.Frame {
 		}
 	}
 	if err := p.Flush(); err != nil {
-		w.down = err
+		w.down.Store(err)
 	}
 	return fs[:0]
 }
@@ -270,6 +273,10 @@ func (w *Worker) OnPunt(wake func()) { w.punts.wake = wake }
 // Punts gives every waiting punt to f, in order, and returns how many there
 // were. One goroutine, the control loop, may call it.
 func (w *Worker) Punts(f func(*Punt)) int { return w.punts.drain(f) }
+
+// Down returns why a port is gone, nil while all are there. Safe from any
+// goroutine.
+func (w *Worker) Down() error { return w.down.Load() }
 
 // State is a copy of a worker's counters.
 type State struct {
