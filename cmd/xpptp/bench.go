@@ -2,15 +2,18 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"xpptp/control/bench"
 	"xpptp/engine/mppe/multi"
@@ -38,7 +41,7 @@ func newBenchCmd() *cobra.Command {
 		Long: `Measure how fast this machine is. What is compared runs in turns, in one run, so
 that the ratios hold on a machine that has other work, too.`,
 	}
-	cmd.AddCommand(newBenchMPPECmd())
+	cmd.AddCommand(newBenchMPPECmd(), newBenchPathCmd())
 	return cmd
 }
 
@@ -72,7 +75,7 @@ batch, ns_per_packet, ns_go, ratio_go, ahead.`,
 	bits := f.IntSlice("bits", []int{128}, "key lengths: 40, 56, 128")
 	modes := f.StringSlice("mode", []string{"stateless", "ahead", "stateful"}, "stateless, stateful, or ahead: stateless with keys ahead, one session")
 	directions := f.StringSlice("direction", []string{bench.Send, bench.Receive}, "send, receive, or kernel: without checks and headers")
-	perRow := f.Duration("time", 20*time.Millisecond, "time for each row, up to 10s")
+	perRow := f.Duration("time", 15*time.Millisecond, "time for each row, up to 10s")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		p := bench.MPPEPlan{Batches: *batches, Sessions: *sessions, Bits: *bits, Directions: *directions, Time: *perRow}
 		var err error
@@ -118,6 +121,91 @@ func benchMPPE(cmd *cobra.Command, p bench.MPPEPlan, asJSON bool) error {
 	})
 	progress.end()
 	t.End()
+	return err
+}
+
+func newBenchPathCmd() *cobra.Command {
+	var p bench.PathPlan
+	cmd := &cobra.Command{
+		Use:   "path",
+		Short: "Measure the way of a packet through a worker",
+		Long: `Measure how many packets a second a worker of serve takes from its outside port
+to its inside port (decap) and back (encap), for each backend, without MPPE and
+with MPPE of 128 bits, stateless; and how that compares with forwarding from port
+to port and nothing else (bare). The ports are on veth pairs in network
+namespaces of its own, which are gone at the end; inside and outside port are of
+the same backend. The backend mem is memory: the engine without a kernel.
+
+The worker's thread and the one that makes the packets have a processor each, if
+there are two. The worker is given packets in blocks, so it always has some
+waiting; ns a packet is its thread's time.
+
+Sizes are of the inside IP packet; imix is a mix of 64, 576 and 1400 bytes at
+7:4:1. It needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW).
+
+A row of -o json: io, size (0 for imix), direction (bare, decap, encap), mppe,
+way (kernels, empty without MPPE), pps, ns_per_packet, ratio_bare.`,
+		Example: `  xpptp bench path
+  xpptp bench path --io tpacket,xsk --sizes imix --ways go,avx512 -o json`,
+		Args:    cobra.NoArgs,
+		PreRunE: checkWay,
+	}
+	out := addOutput(cmd)
+	f := cmd.Flags()
+	f.StringSliceVar(&p.IO, "io", bench.Backends, "backends")
+	sizes := f.StringSlice("sizes", []string{"64", "imix", "1400"}, "packet sizes in bytes, 40 to 1400, or imix")
+	ways := f.StringSlice("ways", nil, "kernels of MPPE (go and the best; with "+cpuVariable+" that)")
+	f.IntVar(&p.Calls, "calls", 64, "calls that the packets belong to in turns, up to 1024")
+	f.DurationVar(&p.Time, "time", 500*time.Millisecond, "time for each row, up to 60s")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var err error
+		if p.Sizes, err = parseSizes(*sizes); err != nil {
+			return usageError(err)
+		}
+		usual := []multi.Way{multi.Best()}
+		if os.Getenv(cpuVariable) == "" && multi.Best() != multi.Portable {
+			usual = []multi.Way{multi.Portable, multi.Best()}
+		}
+		if p.Ways, err = parseWays(*ways, usual); err != nil {
+			return usageError(err)
+		}
+		if p.Time <= 0 || p.Time > time.Minute {
+			return usageError(fmt.Errorf("--time: %v is not between 1ns and 1m", p.Time))
+		}
+		if err := p.Check(); err != nil {
+			return usageError(err)
+		}
+		return benchPath(cmd, p, out.json())
+	}
+	return cmd
+}
+
+func benchPath(cmd *cobra.Command, p bench.PathPlan, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
+	var all []bench.PathRow
+	rows := &jsonRows{w: cmd.OutOrStdout()}
+	err := bench.Path(ctx, p, func(r bench.PathRow) {
+		if all = append(all, r); asJSON {
+			rows.add(r)
+		}
+		progress.done()
+	}, func(io string, why error) {
+		progress.end()
+		fmt.Fprintf(cmd.ErrOrStderr(), "xpptp: %s not measured: %v\n", io, why)
+	})
+	progress.end()
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	err = withRights(err)
+	if asJSON {
+		return rows.end(err)
+	}
+	if len(all) > 0 {
+		err = errors.Join(err, bench.WritePath(cmd.OutOrStdout(), all))
+	}
 	return err
 }
 
