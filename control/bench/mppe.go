@@ -143,6 +143,9 @@ func MPPE(p MPPEPlan, f func(MPPERow)) error {
 	return nil
 }
 
+// minRounds is how often contenders run at least: some rounds are interrupted.
+const minRounds = 15
+
 func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 	ways := p.ways()
 	w, err := newMPPEWork(row)
@@ -163,17 +166,23 @@ func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 		}
 	}
 	times := make([][]float64, len(sides))
+	batches := (max(1, 64/row.Batch) + w.sets - 1) / w.sets * w.sets // long enough for the clock
+	// The clock takes as long as a small packet: without anything to prepare it is read once a round.
+	each := slices.ContainsFunc(sides, func(s mppeSide) bool { return s.prepare != nil })
 	end := time.Now().Add(p.Time * time.Duration(len(ways)))
-	for n := 0; n < 5 || time.Now().Before(end); n++ {
+	for n := 0; n < minRounds || time.Now().Before(end); n++ {
 		for i, s := range sides {
 			var ns time.Duration
-			for range max(1, 64/row.Batch) { // long enough for the clock
-				s.prepare()
+			if each {
+				ns = s.timeEach(batches, w.sets)
+			} else {
 				start := time.Now()
-				s.run()
-				ns += time.Since(start)
+				for k := range batches {
+					s.run(k % w.sets)
+				}
+				ns = time.Since(start)
 			}
-			times[i] = append(times[i], float64(ns.Nanoseconds())/float64(row.Batch*max(1, 64/row.Batch)))
+			times[i] = append(times[i], float64(ns.Nanoseconds())/float64(row.Batch*batches))
 		}
 	}
 	for _, ns := range times {
@@ -188,10 +197,23 @@ func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 	return nil
 }
 
-// mppeSide is one contender.
+// timeEach runs batches, each prepared first, and returns what the runs took.
+func (s *mppeSide) timeEach(batches, sets int) (ns time.Duration) {
+	for k := range batches {
+		if s.prepare != nil {
+			s.prepare(k % sets)
+		}
+		start := time.Now()
+		s.run(k % sets)
+		ns += time.Since(start)
+	}
+	return ns
+}
+
+// mppeSide is one contender. Its functions are for one batch out of mppeWork.sets.
 type mppeSide struct {
-	prepare func() // not timed
-	run     func()
+	prepare func(set int) // not timed; may be nil
+	run     func(set int)
 	check   func() error // runs once and looks at the result
 }
 
@@ -199,7 +221,8 @@ type mppeSide struct {
 type mppeWork struct {
 	row    MPPERow
 	starts [][16]byte
-	sizes  []int
+	sizes  []int // of the packets of all sets
+	sets   int   // batches of IMIX that are smaller than the mix make it together
 }
 
 func newMPPEWork(row MPPERow) (*mppeWork, error) {
@@ -231,7 +254,11 @@ func newMPPEWork(row MPPERow) (*mppeWork, error) {
 			w.starts[i][k] = byte(r.Uint32())
 		}
 	}
-	for i := range row.Batch {
+	w.sets = 1
+	for row.Size == 0 && row.Batch < 64 && row.Batch*w.sets%len(imix) != 0 {
+		w.sets++
+	}
+	for i := range row.Batch * w.sets {
 		size := row.Size
 		if size == 0 {
 			size = imix[i%len(imix)]
@@ -247,9 +274,9 @@ const (
 	headroom  = 128
 )
 
-// frames returns a batch of frames that hold MPPE header, PPP protocol and an IPv4 packet each, and
-// a function that puts that back.
-func (w *mppeWork) frames() (frames [][]byte, restore func()) {
+// frames returns frames that hold MPPE header, PPP protocol and an IPv4 packet each, and a function
+// that puts that back in those of a set.
+func (w *mppeWork) frames() (frames [][]byte, restore func(set int)) {
 	mem := make([]byte, frameSize*len(w.sizes))
 	for i, size := range w.sizes {
 		b := mem[frameSize*i+headroom:][: mppe.HeaderLen+size : frameSize-headroom]
@@ -267,8 +294,14 @@ func (w *mppeWork) frames() (frames [][]byte, restore func()) {
 		frames = append(frames, b)
 	}
 	plain := slices.Clone(mem)
-	return frames, func() { copy(mem, plain) }
+	return frames, func(set int) {
+		at := set * w.row.Batch * frameSize
+		copy(mem[at:at+w.row.Batch*frameSize], plain[at:])
+	}
 }
+
+// set returns the jobs of a set.
+func set[T any](jobs []T, n, batch int) []T { return jobs[n*batch : (n+1)*batch] }
 
 func (w *mppeWork) params(i int) *mppe.Params {
 	return &mppe.Params{Bits: w.row.Bits, Stateful: w.row.Stateful, Start: w.starts[i]}
@@ -287,13 +320,11 @@ func (w *mppeWork) chain(i int) multi.KeyState {
 	return k
 }
 
-func nothing() {}
-
 func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 	if w.row.Direction == Kernel {
 		return w.kernel(way), nil
 	}
-	e, sealer := mppe.New(way), mppe.New(way)
+	e, sealer, batch := mppe.New(way), mppe.New(way), w.row.Batch
 	frames, restore := w.frames()
 	n := len(w.starts)
 	txs, rxs := make([]mppe.Tx, n), make([]mppe.Rx, n)
@@ -307,24 +338,32 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 	}
 	seal, open := make([]mppe.TxJob, len(frames)), make([]mppe.RxJob, len(frames))
 	for i, b := range frames {
-		seal[i] = mppe.TxJob{Tx: &txs[i%n], Data: b}
-		open[i] = mppe.RxJob{Rx: &rxs[i%n], Data: b}
+		seal[i] = mppe.TxJob{Tx: &txs[i%batch%n], Data: b}
+		open[i] = mppe.RxJob{Rx: &rxs[i%batch%n], Data: b}
 	}
-	ahead := nothing
+	var ahead func(int)
 	if w.row.Ahead {
-		e.Reserve(n, (len(frames)+n-1)/n)
-		ahead = func() { e.Ahead(math.MaxInt) }
+		e.Reserve(n, (batch+n-1)/n)
+		ahead = func(int) { e.Ahead(math.MaxInt) }
 	}
 	now := int64(0)
-	s := mppeSide{prepare: ahead, run: func() { e.Seal(seal) }}
+	s := mppeSide{prepare: ahead, run: func(k int) { e.Seal(set(seal, k, batch)) }}
 	if w.row.Direction == Receive {
 		s = mppeSide{
-			prepare: func() { restore(); sealer.Seal(seal); ahead() },
-			run:     func() { now += int64(time.Millisecond); e.Open(now, open) },
+			prepare: func(k int) {
+				restore(k)
+				sealer.Seal(set(seal, k, batch))
+				if ahead != nil {
+					ahead(k)
+				}
+			},
+			run: func(k int) { now += int64(time.Millisecond); e.Open(now, set(open, k, batch)) },
 		}
 	}
 	s.check = func() error {
-		restore()
+		for k := range w.sets {
+			restore(k)
+		}
 		if w.row.Direction == Receive {
 			sealer.Seal(seal)
 		} else {
@@ -351,19 +390,19 @@ func (w *mppeWork) kernel(way multi.Way) mppeSide {
 		keys[i] = &chains[i]
 		streams[i].Init(chains[i].Session[:chains[i].Len])
 	}
-	units := make([]multi.Unit, len(frames))
+	units, batch := make([]multi.Unit, len(frames)), w.row.Batch
 	for i, b := range frames {
 		units[i] = multi.Unit{Steps: 1, Data: b[mppe.HeaderLen:]}
 		if w.row.Stateful {
-			units[i].Stream = &streams[i%n]
+			units[i].Stream = &streams[i%batch%n]
 		} else {
-			units[i].Key = keys[i%n]
+			units[i].Key = keys[i%batch%n]
 		}
 	}
-	s := mppeSide{prepare: nothing, run: func() { c.Crypt(units) }, check: func() error { c.Crypt(units); return nil }}
+	s := mppeSide{run: func(k int) { c.Crypt(set(units, k, batch)) }, check: func() error { c.Crypt(units); return nil }}
 	if w.row.Ahead {
-		c.Reserve(n, (len(frames)+n-1)/n)
-		s.prepare = func() { c.Ahead(keys, math.MaxInt) }
+		c.Reserve(n, (batch+n-1)/n)
+		s.prepare = func(int) { c.Ahead(keys, math.MaxInt) }
 	}
 	return s
 }
@@ -380,12 +419,12 @@ func (w *mppeWork) std() mppeSide {
 			sessions[i].stream = mustRC4(k.Session[:k.Len])
 		}
 	}
-	run := func() {
-		for i, b := range frames {
+	run := func(k int) {
+		for i, b := range set(frames, k, w.row.Batch) {
 			sessions[i%n].crypt(b[mppe.HeaderLen:])
 		}
 	}
-	return mppeSide{prepare: nothing, run: run, check: func() error { run(); return nil }}
+	return mppeSide{run: run, check: func() error { run(0); return nil }}
 }
 
 // stdSession is a session as the standard library would do it.
