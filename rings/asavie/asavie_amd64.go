@@ -1,19 +1,3 @@
-// Package asavie is the outside port on the AF_XDP sockets of
-// github.com/asavie/xdp, a second opinion on package xsk (--io asavie), with
-// the same XDP program in front. It is for comparison, not for service; the
-// library sets its limits:
-//
-//   - It has no memory barriers, so that only the memory order of x86 keeps
-//     its rings in step: elsewhere Open refuses.
-//   - A closed socket stays mapped and its queue busy until the process ends:
-//     a queue can be opened once in a process.
-//   - Every socket has memory of its own: every frame is copied, in and out.
-//   - One system call transmits 32 frames at most, and comes with every burst.
-//   - One socket a queue, so one worker.
-//   - A frame sent while the link is down waits in the ring and goes out when
-//     the link is up again; what follows is dropped.
-//
-// The library panics where sendto(2) fails; here that is an error of the port.
 package asavie
 
 import (
@@ -21,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"runtime"
 	"sync"
 
 	"github.com/asavie/xdp"
@@ -31,14 +14,6 @@ import (
 	"xpptp/rings/internal/stat"
 	"xpptp/rings/xsk"
 )
-
-// Config says what to open. Zero values take the defaults.
-type Config struct {
-	Interface string
-	Queues    []int // none: all
-	Ring      int   // frames in each ring, 1024; rounded up to a power of two
-	Generic   bool  // do not try the driver's XDP
-}
 
 const (
 	defaultRing = 1024
@@ -66,9 +41,6 @@ func Open(cfg Config, s *xsk.Steering, pool *rings.Pool) (d *Device, err error) 
 			d, err = nil, fmt.Errorf("rings: open %s by asavie/xdp: %w", cfg.Interface, err)
 		}
 	}()
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "386" {
-		return d, fmt.Errorf("the library has no memory barriers, which %s needs", runtime.GOARCH)
-	}
 	if cfg.Ring <= 0 {
 		cfg.Ring = defaultRing
 	}
