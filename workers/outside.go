@@ -30,12 +30,16 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 		w.drop(f, nil, d)
 		return
 	}
-	if ip.IsFragment() {
-		w.drop(f, nil, engine.Fragment)
-		return
+	switch {
+	case ip.IsFragment():
+		d = engine.Fragment
+	case !ip.HeaderChecksumOK(): // nobody has looked before us (RFC 1122 §3.2.1.2)
+		d = engine.BadIPHeader
+	case ip.Protocol() != wire.ProtoGRE:
+		d = engine.NotGRE
 	}
-	if ip.Protocol() != wire.ProtoGRE {
-		w.drop(f, nil, engine.NotGRE)
+	if d != engine.Pass {
+		w.drop(f, nil, d)
 		return
 	}
 	g, d := wire.ParseGRE(ip.Payload())
