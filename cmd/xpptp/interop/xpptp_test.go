@@ -250,7 +250,7 @@ func (c *xpptpClient) dial(server string, p policy, cr credential, n int) ([]cal
 	if n > 1 {
 		tun = "xi%d" // one device for each call, numbered by the kernel
 	}
-	args := []string{"dial", "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
+	args := []string{"dial", "--io", ioBackend, "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
 	args = append(args, policyArgs(p)...)
 	if p.patient {
 		args = append(args, "--persist") // pptpd's queue of connections is short: some are refused at first
