@@ -54,6 +54,10 @@ bench: ## the benchmarks, each for BENCHTIME
 interop: ## against pppd, pptpd, pptp-linux and the kernel's PPTP in User-Mode Linux (root; installs Debian packages)
 	$(GO) test -tags interop -count=1 -v -timeout 25m ./cmd/xpptp/interop
 
+.PHONY: interop-all
+interop-all: ## the same once with each backend
+	for io in xsk tpacket raw; do XPPTP_IO=$$io $(GO) test -tags interop -count=1 -v -timeout 40m ./cmd/xpptp/interop || exit 1; done
+
 .PHONY: lint
 lint: $(LINT) ## golangci-lint: import rules, style, likely mistakes
 	$(LINT) run ./...

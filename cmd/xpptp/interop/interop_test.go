@@ -22,7 +22,7 @@ var (
 	cache     string // built pppd plugins
 	xpptpBin  string // xpptp
 	logs      string // where failed rows leave their logs
-	ioBackend = envOr("XPPTP_IO", "tpacket")
+	ioBackend = envOr("XPPTP_IO", "auto")
 )
 
 func envOr(name, fallback string) string {
