@@ -144,15 +144,14 @@ type Limits struct {
 // Config is the configuration of serve.
 type Config struct {
 	Common
-	Listen  []netip.AddrPort
-	Inside  string
-	Workers int
-	Name    string // ours, in authentication and in the secrets file
-	Local   netip.Addr
-	Pools   []Pool
-	DNS     []netip.Addr
-	NBNS    []netip.Addr
-	Limits  Limits
+	Listen []netip.AddrPort
+	Inside string
+	Name   string // ours, in authentication and in the secrets file
+	Local  netip.Addr
+	Pools  []Pool
+	DNS    []netip.Addr
+	NBNS   []netip.Addr
+	Limits Limits
 
 	Secrets                   string
 	AllowWorldReadableSecrets bool

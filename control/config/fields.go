@@ -69,7 +69,6 @@ func (c *Config) fields() []field {
 	fs := []field{
 		{"listen", &list[netip.AddrPort]{&c.Listen, "address:port", "IPv4 addresses, with or without a port", 64, parseListen}, "address to take control connections on"},
 		{"inside", word[string]{&c.Inside, []string{"tun"}}, "where clients' packets go"},
-		{"workers", integer{&c.Workers, 1, 256}, "packet threads"},
 		{"name", text{&c.Name, "name", checkName}, "our name, as the secrets file knows the server"},
 		{"local", address{&c.Local}, "our address inside calls"},
 		{"pool", &pools{&c.Pools}, "client addresses"},
@@ -141,11 +140,10 @@ func defaultCommon() Common {
 // and must be set.
 func Default() *Config {
 	return &Config{
-		Common:  defaultCommon(),
-		Listen:  []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), Port)},
-		Inside:  "tun",
-		Workers: 1,
-		Name:    "xpptp",
+		Common: defaultCommon(),
+		Listen: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), Port)},
+		Inside: "tun",
+		Name:   "xpptp",
 	}
 }
 
