@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xpptp/control/bench"
+	"xpptp/control/sock"
 	"xpptp/engine/mppe/multi"
 )
 
@@ -184,27 +185,41 @@ func benchPath(cmd *cobra.Command, p bench.PathPlan, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
-	var all []bench.PathRow
 	rows := &jsonRows{w: cmd.OutOrStdout()}
+	var table []bench.PathRow // of one backend
+	var werr error
+	show := func() {
+		progress.end()
+		if len(table) > 0 && werr == nil {
+			werr = bench.WritePath(cmd.OutOrStdout(), table)
+		}
+		table = table[:0]
+	}
 	err := bench.Path(ctx, p, func(r bench.PathRow) {
-		if all = append(all, r); asJSON {
+		switch {
+		case asJSON:
 			rows.add(r)
+		case len(table) > 0 && table[0].IO != r.IO:
+			show()
+			fallthrough
+		default:
+			table = append(table, r)
 		}
 		progress.done()
 	}, func(io string, why error) {
 		progress.end()
 		fmt.Fprintf(cmd.ErrOrStderr(), "xpptp: %s not measured: %v\n", io, why)
 	})
-	progress.end()
+	show()
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	err = withRights(err)
+	if missing := sock.Missing(sock.SysAdmin, sock.NetAdmin, sock.NetRaw); sock.IsPermission(err) && len(missing) > 0 {
+		err = fmt.Errorf("%w: %v missing: start as root, or measure --io mem", err, missing)
+	}
+	err = errors.Join(err, werr)
 	if asJSON {
 		return rows.end(err)
-	}
-	if len(all) > 0 {
-		err = errors.Join(err, bench.WritePath(cmd.OutOrStdout(), all))
 	}
 	return err
 }
