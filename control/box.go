@@ -365,6 +365,8 @@ func (b *Box) Shutdown(ctx context.Context) error {
 		break
 	}
 	b.closeAll()
+	b.log.Info("calls and connections", "calls_up", b.count.up.Load(), "auth_failures", b.count.authFailures.Load(),
+		"connections_refused", b.count.refusedConns.Load(), "protocol_errors", b.count.protocolErrors.Load())
 	return err
 }
 
@@ -418,12 +420,4 @@ func (b *Box) Snapshot() []workers.State {
 	}
 	wg.Wait()
 	return out
-}
-
-// Addr returns the addresses that the box listens on.
-func (b *Box) Addr() (as []netip.AddrPort) {
-	for _, ln := range b.listeners {
-		as = append(as, ln.Addr().(*net.TCPAddr).AddrPort())
-	}
-	return as
 }

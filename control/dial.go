@@ -19,12 +19,11 @@ import (
 // Client places calls: it is a Box and the jobs that keep its calls up.
 type Client struct {
 	*Box
-	password aaa.Secret
-	server   netip.AddrPort
-	jobs     sync.WaitGroup
-	slots    chan struct{} // holds one for every control connection whose calls are not up yet
-	cancel   context.CancelFunc
-	done     chan struct{}
+	server netip.AddrPort
+	jobs   sync.WaitGroup
+	slots  chan struct{} // holds one for every control connection whose calls are not up yet
+	cancel context.CancelFunc
+	done   chan struct{}
 }
 
 // connectTimeout bounds the TCP connection to the server.
@@ -37,7 +36,7 @@ func NewClient(cfg *config.Dial, password aaa.Secret, log *slog.Logger) (*Client
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Box: b, password: password, done: make(chan struct{})}
+	c := &Client{Box: b, done: make(chan struct{})}
 	if cfg.PeerDNS { // the name is looked up next
 		if err := hostnet.RecoverDNS(""); err != nil {
 			log.Warn("name servers", "err", err)
@@ -101,9 +100,6 @@ func sourceTo(to netip.AddrPort) (netip.Addr, error) {
 	defer func() { _ = c.Close() }()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
-
-// Server returns the server's address as it was first found.
-func (c *Client) Server() netip.AddrPort { return c.server }
 
 // Start opens the ports and begins to place calls, several on each control
 // connection if so configured.

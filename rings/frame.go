@@ -12,7 +12,7 @@ import (
 // The room every received frame has around its data, and the sizes of frames.
 const (
 	Headroom = 128 // bytes free before the data of a received frame, at least
-	Tailroom = 64  // bytes free after it, at least (MPPE kernels write whole blocks)
+	Tailroom = 64  // bytes free after it, at least (the contract of every backend)
 
 	ChunkSmall = 2048 // chunk for MTU ≤ 1700
 	ChunkLarge = 4096 // chunk for larger MTUs

@@ -318,11 +318,6 @@ func (w *Worker) Waiting() (n int) {
 	return n
 }
 
-// CallState posts a command that hands done a copy of a call's counters.
-func (w *Worker) CallState(c *Call, done func(session.Stats, gre.Stats)) {
-	w.Post(func() { done(c.Stats, c.GRE.Stats) })
-}
-
 func (w *Worker) ports() []rings.Port {
 	ps := append([]rings.Port(nil), w.cfg.Outside...)
 	if w.cfg.Side != nil {

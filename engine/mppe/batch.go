@@ -51,8 +51,8 @@ func New(way multi.Way) *Engine {
 }
 
 // TxJob is a packet to seal. Data is HeaderLen bytes of room for the MPPE
-// header, then PPP protocol and payload: it is sealed in place. Up to 63 bytes
-// of Data's capacity beyond its length may be written and restored meanwhile.
+// header, then PPP protocol and payload: it is sealed in place. What lies
+// beyond Data is not touched.
 type TxJob struct {
 	Tx   *Tx
 	Data []byte
@@ -99,7 +99,7 @@ func (e *Engine) run() {
 // Pass Data[HeaderLen:] is PPP protocol and payload, of an accepted protocol
 // and with sane lengths, and the key and count are committed; else Data is
 // worthless. Reset asks the caller to send a CCP Reset-Request, whatever Drop
-// says. Data's capacity as for TxJob.
+// says.
 type RxJob struct {
 	Rx    *Rx
 	Data  []byte
