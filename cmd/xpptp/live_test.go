@@ -461,14 +461,18 @@ func TestHostRestored(t *testing.T) {
 		return way("8.8.8.8") == "call0" && way("198.51.100.1") == "call0" && way(far) == "rt1" &&
 			strings.Contains(string(text), "nameserver 10.9.0.53\nsearch example.net\n")
 	}
-	client.until("has the default route and the name server", through)
+	// The event of a call is written after the host's settings are made.
+	up := func(n int) func() bool {
+		return func() bool { return len(client.events("up")) == n && through() }
+	}
+	client.until("has the default route and the name server", up(1))
 	n.echoes(t, client.events("up")[0].Call)
 
 	_ = server.cmd.Process.Kill()
 	<-server.done
 	client.until("has given them back", restored)
 	server = serve()
-	client.until("has them again", through)
+	client.until("has them again", up(2))
 	n.echoes(t, client.events("up")[1].Call)
 
 	client.stops()
