@@ -23,6 +23,7 @@ import (
 	"xpptp/control/ppp"
 	"xpptp/control/pptp"
 	"xpptp/control/sock"
+	"xpptp/rings"
 	"xpptp/workers"
 )
 
@@ -46,8 +47,9 @@ type Box struct {
 	next   atomic.Uint32 // loop of the next connection
 
 	outsideMTU int
-	dialFrom   []netip.Addr  // client: our outside addresses
-	host       *hostnet.Host // client: what the host lends to calls; may be nil
+	dialFrom   []netip.Addr                                           // client: our outside addresses
+	host       *hostnet.Host                                          // client: what the host lends to calls; may be nil
+	ownInside  func(worker int, pool *rings.Pool) (rings.Port, error) // SetInside
 
 	listeners []*net.TCPListener
 	quit      chan struct{}

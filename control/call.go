@@ -449,7 +449,7 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 			if k.nets[i] != &p {
 				return // down again
 			}
-			k.l.box.networkUp(k, &p)
+			k.l.box.ports.inside.up(k, &p)
 			k.announce()
 			k.rearm()
 		})
@@ -508,7 +508,7 @@ func (k *call) NetworkDown(f ppp.Family) {
 		i = 1
 	}
 	if k.nets[i] != nil {
-		k.l.box.networkDown(k, k.nets[i])
+		k.l.box.ports.inside.down(k, k.nets[i])
 		k.nets[i] = nil
 	}
 	k.l.w.NetworkDown(k.wc, f == ppp.IPv6)
@@ -524,7 +524,7 @@ func (k *call) Down(why ppp.Reason) {
 	k.reason = why
 	for i, n := range k.nets {
 		if n != nil {
-			k.l.box.networkDown(k, n)
+			k.l.box.ports.inside.down(k, n)
 			k.nets[i] = nil
 		}
 	}

@@ -2,76 +2,72 @@ package control
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
 	"xpptp/control/pool"
 	"xpptp/control/ppp"
 	"xpptp/engine/wire"
+	"xpptp/rings"
 	"xpptp/rings/nexthop"
-	"xpptp/rings/tun"
 	"xpptp/workers"
 )
 
-// device is what the inside port's network device is told: a *tun.Device.
-type device interface {
-	Name() string
-	Index() int
-	SetMTU(n int) error
-	AddAddr(local netip.Prefix, peer netip.Addr) error
-	DelAddr(local netip.Prefix, peer netip.Addr) error
-	AddRoute(dst netip.Prefix, src netip.Addr) error
-	DelRoute(dst netip.Prefix) error
-	Close() error
+// inside is what stands behind the calls: it has given every worker its inside
+// port.
+type inside interface {
+	// String names it, for the log.
+	String() string
+	// up makes what is sent to a call (in the server role), or by it (in the
+	// client role), come to the inside ports; down takes that back. A call's
+	// worker knows the address before up, and until after down.
+	up(k *call, p *ppp.NetParams)
+	down(k *call, p *ppp.NetParams)
 }
 
-// openInside makes the TUN device; a server also gives it its address and the
-// routes to its pools.
-func (p *ports) openInside(b *Box, cfg *workers.Config) (err error) {
-	mtu := min(b.common.MTU, p.mtu-greOverhead-4)
-	dev, err := tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu})
-	if err != nil {
-		if _, there := net.InterfaceByName(b.common.Tun); there == nil {
-			return fmt.Errorf("tun: the name %q is taken by another interface: %w", b.common.Tun, err)
-		}
-		return err
-	}
-	p.tun = dev
-	p.release(dev.Close)
-	port, err := dev.Port(0, cfg.Pool)
-	if err != nil {
-		return err
-	}
-	p.release(port.Close)
-	cfg.Inside = port
-	if err := dev.SetUp(); err != nil {
-		return err
-	}
-	if b.serve == nil {
-		return nil
-	}
-	cfg.LocalV4 = b.serve.Local
-	if err := p.tun.AddAddr(netip.PrefixFrom(b.serve.Local, 32), netip.Addr{}); err != nil {
-		return err
-	}
-	for _, pl := range b.serve.Pools {
-		for _, r := range pl.Ranges {
-			for _, pre := range prefixes(r) {
-				if err := p.tun.AddRoute(pre, b.serve.Local); err != nil {
-					return err
-				}
+// SetInside makes f's ports the inside of the box, one for each worker,
+// instead of a TUN device: no device, address or route is made. A port receives
+// into pool, where it needs frames, and belongs to the box, which closes it.
+// Set it before Start.
+func (b *Box) SetInside(f func(worker int, pool *rings.Pool) (rings.Port, error)) { b.ownInside = f }
+
+// openInside opens the inside port of every worker.
+func (p *ports) openInside(b *Box, cfgs []workers.Config) (err error) {
+	if b.serve != nil {
+		for i := range cfgs {
+			cfgs[i].LocalV4 = b.serve.Local
+			if b.common.IPv6 {
+				cfgs[i].LocalV6 = linkLocal(b.iid)
 			}
 		}
 	}
-	if b.common.IPv6 {
-		cfg.LocalV6 = linkLocal(b.iid)
-		if err := p.tun.AddAddr(netip.PrefixFrom(cfg.LocalV6, 64), netip.Addr{}); err != nil {
-			b.log.Warn("no IPv6 inside", "err", err)
-		}
+	if b.ownInside != nil {
+		p.inside, err = p.openBare("given", b.ownInside, cfgs)
+	} else {
+		p.inside, err = p.openTun(b, cfgs)
 	}
-	return nil
+	return err
 }
+
+// bareInside is one that knows no addresses: what arrives at its ports finds
+// its call by itself.
+type bareInside string
+
+func (p *ports) openBare(name string, open func(int, *rings.Pool) (rings.Port, error), cfgs []workers.Config) (inside, error) {
+	for i := range cfgs {
+		port, err := open(i, cfgs[i].Pool)
+		if err != nil {
+			return nil, fmt.Errorf("inside port of worker %d: %w", i, err)
+		}
+		p.release(port.Close)
+		cfgs[i].Inside = port
+	}
+	return bareInside(name), nil
+}
+
+func (i bareInside) String() string           { return string(i) }
+func (bareInside) up(*call, *ppp.NetParams)   {}
+func (bareInside) down(*call, *ppp.NetParams) {}
 
 func linkLocal(iid uint64) netip.Addr {
 	var id [8]byte
@@ -133,33 +129,6 @@ func (b *Box) hop(local, peer netip.Addr) workers.Hop {
 		return rawHop{}
 	}
 	return netHop{b.ports.hops.HopFrom(local, peer)}
-}
-
-// networkUp makes the kernel route a call's inside traffic to us: at a server
-// when no pool's route covers the address, at a client always.
-func (b *Box) networkUp(k *call, p *ppp.NetParams) {
-	if k.client {
-		b.clientUp(k, p)
-		return
-	}
-	if p.Family == ppp.IPv4 && p.Peer.IsValid() && !b.addr.covered(p.Peer) {
-		if err := b.ports.tun.AddRoute(netip.PrefixFrom(p.Peer, 32), b.serve.Local); err != nil {
-			k.log.Error("no route to the client", "err", err)
-		}
-	}
-}
-
-// networkDown takes back what networkUp did.
-func (b *Box) networkDown(k *call, p *ppp.NetParams) {
-	if k.client {
-		b.clientDown(k, p)
-		return
-	}
-	if p.Family == ppp.IPv4 && p.Peer.IsValid() && !b.addr.covered(p.Peer) {
-		if err := b.ports.tun.DelRoute(netip.PrefixFrom(p.Peer, 32)); err != nil {
-			k.log.Warn("route to the client not removed", "err", err)
-		}
-	}
 }
 
 // release notes how something is closed that was opened.

@@ -20,7 +20,7 @@ const framesPerWorker = 8192
 // ports is everything that packets pass through, opened.
 type ports struct {
 	workers []workers.Config
-	tun     device
+	inside  inside
 	hops    *nexthop.Table // nil with the raw backend: the kernel routes
 	backend config.IO
 	mode    string   // of the backend, in words
@@ -68,15 +68,15 @@ func (b *Box) openPorts() (p *ports, err error) {
 		return p, err
 	}
 	b.outsideMTU = p.mtu
-	if err := p.openInside(b, &cfg); err != nil {
+	p.workers = []workers.Config{cfg}
+	if err := p.openInside(b, p.workers); err != nil {
 		return p, err
 	}
-	p.workers = []workers.Config{cfg}
 	io := string(p.backend)
 	if p.mode != "" {
 		io += " (" + p.mode + ")"
 	}
-	b.log.Info("ports open", "io", io, "why", p.why, "outside", p.outside, "mtu", p.mtu, "inside", p.tun.Name(), "cipher", cfg.Cipher.String())
+	b.log.Info("ports open", "io", io, "why", p.why, "outside", p.outside, "mtu", p.mtu, "inside", p.inside.String(), "cipher", cfg.Cipher.String())
 	return p, nil
 }
 

@@ -180,7 +180,7 @@ func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
 		}
 	}
 	b.outsideMTU = 1500
-	b.ports = &ports{tun: &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}
+	b.ports = &ports{inside: &tunInside{b, &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}}
 	cfg := workers.Config{
 		Pool: p, Outside: []rings.Port{outside}, Inside: inside, CPU: -1, Cipher: multi.Best(),
 		Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal, LocalV6: linkLocal(b.iid),
@@ -413,7 +413,7 @@ func (s *sim) clean() {
 				s.t.Errorf("%s: call ID %d still in use", name, k.id)
 			}
 		}
-		if d := e.box.ports.tun.(*simDevice); len(d.addrs)+len(d.routes) != 0 {
+		if d := e.box.ports.inside.(*tunInside).dev.(*simDevice); len(d.addrs)+len(d.routes) != 0 {
 			s.t.Errorf("%s: addresses %v, routes %v left on the device", name, d.addrs, d.routes)
 		}
 		s.drainInside(e, func([]byte) {})
