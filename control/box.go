@@ -241,7 +241,6 @@ func aaaMethod(m ppp.Method) aaa.Method {
 	return 0
 }
 
-func (b *Box) policy() *ppp.Policy     { return &b.link.MPPE }
 func (b *Box) linkConfig() *ppp.Config { return &b.link }
 
 // Start opens ports and listeners and starts workers and loops. On an error

@@ -37,6 +37,7 @@ type call struct {
 	pair pair
 	id   uint16 // our call ID
 	wc   *workers.Call
+	cfg  *ppp.Config // of the link
 	link *ppp.Link
 
 	timer  workers.Timer
@@ -56,12 +57,14 @@ type call struct {
 	up      bool  // announced
 	upAt    int64 // when to announce it without IPv4; 0: not waiting
 	reason  ppp.Reason
+	lower   pptp.DownCause // with LowerDown: what the control connection said
 	ending  bool // the link is down, the call is not yet
 
 	// Client side.
 	job   int
 	onUp  func()
 	onEnd func()
+	trace *trace // nil: nobody wants to know how long the phases take
 
 	// Final counts, once the worker has let go of the call.
 	stats  session.Stats
@@ -75,7 +78,7 @@ type earlyFrame struct {
 
 // newCall makes a call on a connection: call ID, worker's record, PPP link.
 // The worker hears of it in install.
-func (c *conn) newCall(peerID, window uint16, peerKnown, client bool) (*call, error) {
+func (c *conn) newCall(link *ppp.Config, peerID, window uint16, peerKnown, client bool) (*call, error) {
 	l := c.l
 	p := pair{c.m.LocalAddr().Addr(), c.m.RemoteAddr().Addr()}
 	if !p.local.Is4() || !p.peer.Is4() {
@@ -90,12 +93,12 @@ func (c *conn) newCall(peerID, window uint16, peerKnown, client bool) (*call, er
 		return nil, err
 	}
 	l.made++
-	k := &call{l: l, conn: c, n: l.made, pair: p, id: id, client: client, started: l.now}
+	k := &call{l: l, conn: c, n: l.made, pair: p, id: id, cfg: link, client: client, started: l.now}
 	k.log = c.log.With("call", id)
 	k.timer.Owner = k
 	k.peerMRU = 1500
 	enc := session.Undecided
-	if l.box.policy().Mode == ppp.Require {
+	if link.MPPE.Mode == ppp.Require {
 		enc = session.Required
 	}
 	k.wc = workers.NewCall(&workers.CallParams{
@@ -104,7 +107,7 @@ func (c *conn) newCall(peerID, window uint16, peerKnown, client bool) (*call, er
 		TTL: 64, DF: l.box.common.IP.DF == "set", CopyDF: l.box.common.IP.DF == "copy",
 		Hop: l.box.hop(p.local, p.peer), Control: k,
 	})
-	k.link = ppp.NewLink(l.box.linkConfig(), k, l.rand)
+	k.link = ppp.NewLink(link, k, l.rand)
 	l.calls[k] = struct{}{}
 	l.box.count.calls.Add(1)
 	return k, nil
@@ -121,6 +124,7 @@ func (k *call) callUp(e pptp.CallUp) {
 	k.log = k.log.With("peer_call", e.PeerCallID)
 	k.l.w.SetPeer(k.wc, e.PeerCallID, e.Window)
 	k.opened = true
+	k.mark(PhaseCall)
 	k.link.Open(k.l.now)
 	early := k.early
 	k.early = nil
@@ -200,7 +204,7 @@ func (k *call) finish() {
 		_ = k.conn.m.Clear(k.l.now, k.ref, d)
 		// We ended it: the control connection goes too, unless it carries more.
 		if k.client || k.reason.Code != ppp.PeerTerminated {
-			k.conn.leaving = true
+			k.conn.leaving = !k.conn.keep
 		}
 		k.conn.pump()
 	})
@@ -218,6 +222,7 @@ func (k *call) callDown(e pptp.CallDown) {
 	if k.gone {
 		return
 	}
+	k.lower = e.Cause
 	why := ppp.Reason{Code: ppp.LowerDown, Text: e.Cause.String()}
 	switch e.Cause {
 	case pptp.DownRefused:
@@ -299,6 +304,7 @@ func (k *call) Send(proto uint16, info []byte) { k.l.w.SendPPP(k.wc, proto, info
 
 // LCPUp implements ppp.Host.
 func (k *call) LCPUp(p ppp.LCPParams) {
+	k.mark(PhaseLCP)
 	k.peerMRU, k.auth = p.PeerMRU, max(p.Auth, p.AuthToPeer)
 	k.l.w.SetFraming(k.wc, p.TxACFC, p.TxPFC, k.room())
 }
@@ -307,7 +313,7 @@ func (k *call) LCPUp(p ppp.LCPParams) {
 func (k *call) room() uint16 {
 	box := k.l.box
 	room := min(int(k.peerMRU), box.outsideMTU-greOverhead)
-	if box.policy().Mode != ppp.Deny {
+	if k.cfg.MPPE.Mode != ppp.Deny {
 		room -= 4 // MPPE header and the protocol field behind it
 	}
 	return uint16(min(room, box.common.MTU))
@@ -392,6 +398,7 @@ func (k *call) OpenReceive(p ppp.MPPEParams) { k.l.w.OpenReceive(k.wc, mppeParam
 
 // OpenTransmit implements ppp.Host.
 func (k *call) OpenTransmit(p ppp.MPPEParams) {
+	k.mark(PhaseCCP)
 	k.mppe = p
 	k.l.w.SetEncryption(k.wc, session.Required)
 	k.l.w.OpenTransmit(k.wc, mppeParams(p))
@@ -405,7 +412,7 @@ func mppeParams(p ppp.MPPEParams) mppe.Params {
 func (k *call) CloseMPPE() {
 	k.mppe = ppp.MPPEParams{}
 	k.l.w.CloseEncryption(k.wc)
-	if k.l.box.policy().Mode != ppp.Require {
+	if k.cfg.MPPE.Mode != ppp.Require {
 		k.l.w.SetEncryption(k.wc, session.Undecided)
 	}
 }
@@ -432,6 +439,7 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 	if k.client {
 		inside = p.Local
 	}
+	k.mark(PhaseNetwork)
 	i := 0
 	if p.Family == ppp.IPv6 {
 		i = 1

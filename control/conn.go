@@ -25,6 +25,8 @@ type conn struct {
 	closed    bool
 	stopping  bool
 	leaving   bool // stop once the last call is gone
+	keep      bool // stay when the last call is gone
+	killed    bool // by us, without ceremony
 	placing   int  // calls on their way to the worker
 
 	// Client side.
@@ -222,7 +224,7 @@ func (c *conn) request(e pptp.CallRequest) {
 		refuse(pptp.RefuseNoResource, "limit of calls reached")
 		return
 	}
-	k, err := c.newCall(peerID, window, true, false)
+	k, err := c.newCall(box.linkConfig(), peerID, window, true, false)
 	if err != nil {
 		refuse(pptp.RefuseNoResource, err.Error())
 		return

@@ -276,7 +276,7 @@ func (c *Client) connect(ctx context.Context, server netip.AddrPort, from netip.
 
 // place asks the server for a call. onEnd is called once, when it is over.
 func (c *conn) place(job int, onUp func(), onEnd func(*call)) {
-	k, err := c.newCall(0, 0, false, true)
+	k, err := c.newCall(c.l.box.linkConfig(), 0, 0, false, true)
 	if err != nil {
 		c.log.Error("call not placed", "err", err)
 		c.leaving = true
@@ -288,6 +288,12 @@ func (c *conn) place(job int, onUp func(), onEnd func(*call)) {
 	k.job = job
 	k.user = c.l.box.dial.User
 	k.onUp, k.onEnd = onUp, func() { onEnd(k) }
+	k.place()
+}
+
+// place asks the server for the call.
+func (k *call) place() {
+	c := k.conn
 	c.idleSince = 0
 	c.placing++
 	k.install(func(ok bool) {

@@ -13,7 +13,7 @@ import (
 // round from what clients usually do.
 func (c *conn) placeIncoming(t *testing.T) *call {
 	t.Helper()
-	k, err := c.newCall(0, 0, false, true)
+	k, err := c.newCall(c.l.box.linkConfig(), 0, 0, false, true)
 	if err != nil {
 		t.Fatal(err)
 	}

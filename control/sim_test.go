@@ -354,7 +354,7 @@ func (s *sim) upCalls() (n int) {
 // ready reports whether IPv4 data may pass, or never will: a link that
 // corrupts packets can have IPCP end for good, and the call then has IPv6 only.
 func (k *call) ready() bool {
-	if k.mppe.Bits == 0 && k.l.box.policy().Mode != ppp.Deny {
+	if k.mppe.Bits == 0 && k.cfg.MPPE.Mode != ppp.Deny {
 		return false
 	}
 	return k.nets[0] != nil || k.up && k.l.now-k.started > 60e9

@@ -47,6 +47,12 @@ type InterfaceIDChecker interface {
 	InterfaceIDFree(id uint64) bool
 }
 
+// AuthWatcher may be implemented by a Host that wants to know when.
+type AuthWatcher interface {
+	// Authenticated reports that both ends have proved what they had to.
+	Authenticated()
+}
+
 // RejectHandler may be implemented by a Host whose encryption wants to know
 // what the peer could not make sense of.
 type RejectHandler interface {

@@ -27,6 +27,9 @@ func (l *Link) policy() Policy { return l.user.mppe }
 // it if the policy says so.
 func (l *Link) network() {
 	l.phase = PhaseNetwork
+	if w, ok := l.host.(AuthWatcher); ok {
+		w.Authenticated()
+	}
 	p := &l.user.mppe
 	if p.Mode != Deny && p.Bits&l.user.keys.Bits == 0 {
 		if p.Mode == Require {

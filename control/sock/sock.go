@@ -71,3 +71,16 @@ func RaiseNoFile() (uint64, error) {
 	}
 	return l.Cur, nil
 }
+
+// BindLate has a net.Dialer with a local address leave the choice of the port
+// to connect(2): then a port serves once for every server, not once in all
+// (IP_BIND_ADDRESS_NO_PORT).
+func BindLate(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
