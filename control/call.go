@@ -58,7 +58,7 @@ type call struct {
 	upAt    int64 // when to announce it without IPv4; 0: not waiting
 	reason  ppp.Reason
 	lower   pptp.DownCause // with LowerDown: what the control connection said
-	ending  bool // the link is down, the call is not yet
+	ending  bool           // the link is down, the call is not yet
 
 	// Client side.
 	job   int
