@@ -24,15 +24,16 @@ const (
 )
 
 // Frame is one packet buffer: a chunk of its arena, with the packet at
-// buf[off:end]. Every frame has one owner at a time.
+// buf[off:end]. Every frame has one owner at a time. It is a cache line in
+// size, so that frames of two owners never share one.
 type Frame struct {
 	buf   []byte // the whole chunk
-	off   int
-	end   int
+	off   uint32
+	end   uint32
 	idx   uint32
-	arena *Arena
 	state atomic.Uint32 //nolint:unused // owner tag, checked under the build tag "framecheck"
-	pool  *Pool         // where Free returns it
+	arena *Arena
+	pool  *Pool // where Free returns it
 
 	// User is scratch for the frame's owner; ports leave it alone.
 	User uint64
@@ -43,50 +44,50 @@ type Frame struct {
 func (f *Frame) Data() []byte { return f.buf[f.off:f.end] }
 
 // Len returns the length of the packet in bytes.
-func (f *Frame) Len() int { return f.end - f.off }
+func (f *Frame) Len() int { return int(f.end - f.off) }
 
 // Headroom returns the free bytes before the packet.
-func (f *Frame) Headroom() int { return f.off }
+func (f *Frame) Headroom() int { return int(f.off) }
 
 // Tailroom returns the free bytes after the packet.
-func (f *Frame) Tailroom() int { return len(f.buf) - f.end }
+func (f *Frame) Tailroom() int { return len(f.buf) - int(f.end) }
 
 // Push grows the packet by n bytes at its front and returns the packet. The
 // caller has made sure of the headroom: it panics like a slice index if not.
 func (f *Frame) Push(n int) []byte {
-	_ = f.buf[f.off-n]
-	f.off -= n
+	_ = f.buf[int(f.off)-n]
+	f.off -= uint32(n)
 	return f.buf[f.off:f.end]
 }
 
 // Pull drops n bytes from the front. n must not exceed Len.
 func (f *Frame) Pull(n int) []byte {
-	if n < 0 || n > f.end-f.off {
+	if n < 0 || n > f.Len() {
 		panic(fmt.Sprintf("rings: pull %d of %d bytes", n, f.Len()))
 	}
-	f.off += n
+	f.off += uint32(n)
 	return f.buf[f.off:f.end]
 }
 
 // Trim cuts the packet to n bytes; n must not exceed Len.
 func (f *Frame) Trim(n int) {
-	if n < 0 || n > f.end-f.off {
+	if n < 0 || n > f.Len() {
 		panic(fmt.Sprintf("rings: trim to %d of %d bytes", n, f.Len()))
 	}
-	f.end = f.off + n
+	f.end = f.off + uint32(n)
 }
 
 // Extend grows the packet by n bytes at its end (within the chunk).
 func (f *Frame) Extend(n int) []byte {
-	_ = f.buf[:f.end+n]
-	f.end += n
+	_ = f.buf[:int(f.end)+n]
+	f.end += uint32(n)
 	return f.buf[f.off:f.end]
 }
 
 // Reset makes the packet the n bytes at offset off of the chunk.
 func (f *Frame) Reset(off, n int) {
 	_ = f.buf[off : off+n]
-	f.off, f.end = off, off+n
+	f.off, f.end = uint32(off), uint32(off+n)
 }
 
 // Room returns the largest packet, link header included, that a chunk of the
@@ -100,7 +101,7 @@ func (f *Frame) Set(p []byte) bool {
 		return false
 	}
 	copy(f.buf[UMEMHeadroom:], p)
-	f.off, f.end = UMEMHeadroom, UMEMHeadroom+len(p)
+	f.off, f.end = UMEMHeadroom, uint32(UMEMHeadroom+len(p))
 	return true
 }
 
@@ -108,7 +109,7 @@ func (f *Frame) Set(p []byte) bool {
 func (f *Frame) Chunk() []byte { return f.buf }
 
 // Offset returns where the packet begins in the chunk.
-func (f *Frame) Offset() int { return f.off }
+func (f *Frame) Offset() int { return int(f.off) }
 
 // Index returns the frame's number in its arena.
 func (f *Frame) Index() uint32 { return f.idx }
@@ -162,7 +163,9 @@ func (a *Arena) Frame(i uint32) *Frame { return &a.frames[i] }
 type Pool struct {
 	arena *Arena
 	free  []*Frame
-	size  atomic.Int64
+	_     [128]byte    // the owner writes what is above, all who adopt what is below
+	size  atomic.Int64 // frames that belong to the pool
+	_     [128]byte
 }
 
 // NewPool returns a pool that holds frames lo to hi-1 of a.

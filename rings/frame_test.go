@@ -3,6 +3,7 @@ package rings
 import (
 	"bytes"
 	"testing"
+	"unsafe"
 )
 
 func panics(f func()) (yes bool) {
@@ -168,5 +169,12 @@ func TestShard(t *testing.T) {
 				t.Fatalf("Shard(%d, %d) = %d", id, n, s)
 			}
 		}
+	}
+}
+
+// A frame is a cache line.
+func TestFrameSize(t *testing.T) {
+	if n := unsafe.Sizeof(Frame{}); n != 64 {
+		t.Errorf("a frame has %d bytes", n)
 	}
 }
