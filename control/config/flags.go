@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -65,6 +64,20 @@ func bind(fs *pflag.FlagSet, fields []field) *flags {
 	given := &flags{}
 	fs.SortFlags = false // the table is in order of use
 	fs.StringVarP(&given.file, "config", "c", "", "read settings from this file; flags go ahead of it")
+	given.bind(fs, fields)
+	return given
+}
+
+// bindTo is bind with another name for the file.
+func bindTo(fs *pflag.FlagSet, fields []field, file, help string) *flags {
+	given := &flags{}
+	fs.SortFlags = false
+	fs.StringVar(&given.file, file, "", help)
+	given.bind(fs, fields)
+	return given
+}
+
+func (given *flags) bind(fs *pflag.FlagSet, fields []field) {
 	for _, f := range fields {
 		fl := &flag{value: f.v, key: f.key}
 		given.all = append(given.all, fl)
@@ -79,7 +92,6 @@ func bind(fs *pflag.FlagSet, fields []field) *flags {
 		}
 		pf.Hidden = strings.Contains(f.key, ".") // sections are for the file, see Example
 	}
-	return given
 }
 
 // apply reads the file and then the flags into fields.
@@ -102,7 +114,7 @@ func (given *flags) apply(s *source, fields []field) error {
 		s.set(fl.key, where)
 		for _, w := range fl.words {
 			if err := v.Set(w); err != nil {
-				errs = append(errs, &Error{where, fl.key, fmt.Sprint(err)})
+				errs = append(errs, &Error{where, fl.key, err.Error()})
 			}
 		}
 	}
