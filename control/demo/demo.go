@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"xpptp/control"
+	"xpptp/control/lab"
 	"xpptp/engine"
 )
 
@@ -111,7 +112,7 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	l, err := newLab()
+	l, err := newNamespaces()
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +135,8 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 // demo is a demo that runs.
 type demo struct {
 	Options
-	lab            *lab
-	server, client *child
+	lab            *namespaces
+	server, client *lab.Child
 	events         chan control.CallInfo // calls that came up
 	flows          []*flow
 	report         Report
@@ -152,16 +153,16 @@ func (d *demo) serve(ctx context.Context, dir string) error {
 	}
 	d.Started("server", append([]string{"xpptp"}, args...))
 	var err error
-	if d.server, err = start(d.lab.server, d.Program, args, nil); err != nil {
+	if d.server, err = lab.Start(d.lab.server, d.Program, args, nil); err != nil {
 		return err
 	}
 	select {
-	case <-d.server.ready:
+	case <-d.server.Ready:
 		return nil
-	case <-d.server.gone:
-		return d.server.because(fmt.Errorf("ended at its start: %w", orNil(d.server.err)))
+	case <-d.server.Gone:
+		return d.server.Because(fmt.Errorf("ended at its start: %w", orNil(d.server.Err)))
 	case <-time.After(startTime):
-		return d.server.because(errors.New("does not listen"))
+		return d.server.Because(errors.New("does not listen"))
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -190,7 +191,7 @@ func (d *demo) dial(ctx context.Context, dir string) error {
 	d.events = make(chan control.CallInfo, MaxCalls)
 	begun := time.Now()
 	var err error
-	if d.client, err = start(d.lab.client, d.Program, args, d.event); err != nil {
+	if d.client, err = lab.Start(d.lab.client, d.Program, args, d.event); err != nil {
 		return err
 	}
 	late := time.After(setupTime)
@@ -214,9 +215,9 @@ func (d *demo) dial(ctx context.Context, dir string) error {
 			if d.report.Up > 0 {
 				return nil // what is missing is told in the report
 			}
-			return d.client.because(fmt.Errorf("no call came up within %v", setupTime))
-		case <-d.client.gone:
-			return d.client.because(fmt.Errorf("ended at its start: %w", orNil(d.client.err)))
+			return d.client.Because(fmt.Errorf("no call came up within %v", setupTime))
+		case <-d.client.Gone:
+			return d.client.Because(fmt.Errorf("ended at its start: %w", orNil(d.client.Err)))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -271,9 +272,9 @@ func (d *demo) traffic(ctx context.Context) error {
 	show := time.NewTicker(100 * time.Millisecond)
 	defer show.Stop()
 	gone := make(chan struct{}, 2)
-	for _, c := range []*child{d.client, d.server} {
+	for _, c := range []*lab.Child{d.client, d.server} {
 		go func() {
-			<-c.gone
+			<-c.Gone
 			gone <- struct{}{}
 		}()
 	}
@@ -305,17 +306,17 @@ func (d *demo) finish() {
 	fault := func(format string, args ...any) {
 		r.Faults = append(r.Faults, fmt.Sprintf(format, args...))
 	}
-	if err := errors.Join(d.client.stop(), d.server.stop()); err != nil {
+	if err := errors.Join(d.client.Stop(), d.server.Stop()); err != nil {
 		fault("%v", err)
 	}
-	r.Client = d.client.end()
-	r.Server = d.server.end()
+	r.Client = endOf(d.client)
+	r.Server = endOf(d.server)
 	if r.Seconds > 0 {
 		r.PacketRate = float64(r.Sent+r.Echoed) / r.Seconds
 		r.BitRate = rate(r.Bytes, time.Duration(r.Seconds*float64(time.Second)))
 	}
 	if r.Up < r.Calls {
-		fault("%d of %d calls did not come up: %v", r.Calls-r.Up, r.Calls, d.client.because(errors.New("its log ends with")))
+		fault("%d of %d calls did not come up: %v", r.Calls-r.Up, r.Calls, d.client.Because(errors.New("its log ends with")))
 	}
 	if !r.Clean() {
 		fault("%d packets lost, %d damaged, %d duplicated", r.Lost, r.Damaged, r.Duplicate)
@@ -331,7 +332,7 @@ func (d *demo) finish() {
 		}
 	}
 	// Both ends say, on their own, that it went through calls.
-	counted := d.client.err == nil && d.server.err == nil
+	counted := d.client.Err == nil && d.server.Err == nil
 	if counted && (r.Server.RxPackets < r.Arrived || r.Client.RxPackets < r.Echoed) {
 		fault("packets came by another way: server counted %d of %d, client %d of %d in calls",
 			r.Server.RxPackets, r.Arrived, r.Client.RxPackets, r.Echoed)
@@ -339,13 +340,12 @@ func (d *demo) finish() {
 	r.OK = len(r.Faults) == 0
 }
 
-// end returns what a child that has ended counted.
-func (c *child) end() End {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// endOf returns what a child that has ended counted.
+func endOf(c *lab.Child) End {
+	total, drops := c.Counts()
 	// An acknowledgement without payload is consumed, not dropped.
-	delete(c.drops, engine.GREAckOnly.String())
-	return End{RxPackets: c.total.RxPackets, TxPackets: c.total.TxPackets, Drops: c.drops}
+	delete(drops, engine.GREAckOnly.String())
+	return End{RxPackets: total.RxPackets, TxPackets: total.TxPackets, Drops: drops}
 }
 
 // stop ends what runs, at any point.
@@ -353,9 +353,9 @@ func (d *demo) stop() {
 	for _, f := range d.flows {
 		f.close()
 	}
-	for _, c := range []*child{d.client, d.server} {
+	for _, c := range []*lab.Child{d.client, d.server} {
 		if c != nil {
-			_ = c.stop()
+			_ = c.Stop()
 		}
 	}
 }

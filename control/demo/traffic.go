@@ -108,7 +108,7 @@ type flow struct {
 }
 
 // openFlow opens both ends of a call whose inside address is addr.
-func openFlow(l *lab, call uint32, addr netip.Addr, room, window int) (f *flow, err error) {
+func openFlow(l *namespaces, call uint32, addr netip.Addr, room, window int) (f *flow, err error) {
 	f = &flow{call: call, room: room, window: window, pending: make(map[uint64]struct{}, window)}
 	defer func() {
 		if err != nil {

@@ -33,6 +33,15 @@ func NewNetns() (*Netns, error) {
 	return n, nil
 }
 
+// OwnNetns is the network namespace that we are in.
+func OwnNetns() (*Netns, error) {
+	f, err := os.Open(threadNetns)
+	if err != nil {
+		return nil, fmt.Errorf("own network namespace: %w", err)
+	}
+	return &Netns{f}, nil
+}
+
 // Do runs f in the namespace, on a goroutine of its own. Sockets that f opens
 // and processes that it starts stay there; goroutines that it starts are not
 // in it.
@@ -80,6 +89,10 @@ func OwnNamespaces(cmd *exec.Cmd) {
 	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 }
+
+// OwnNetwork makes cmd start in a network namespace of its own. It needs
+// CAP_SYS_ADMIN.
+func OwnNetwork(cmd *exec.Cmd) { attr(cmd).Cloneflags |= unix.CLONE_NEWNET }
 
 // Tied makes cmd a process group of its own, which a terminal's ^C does not
 // reach, and has it killed when we die.

@@ -1,4 +1,6 @@
-package demo
+// Package lab has what a demonstration or a test on one machine is made of:
+// wires between network namespaces, and xpptp commands that run in them.
+package lab
 
 import (
 	"bufio"
@@ -18,21 +20,21 @@ import (
 // stopTime bounds the orderly end of a child.
 const stopTime = 15 * time.Second
 
-// child is an xpptp that runs in one of the namespaces and logs JSON.
-type child struct {
+// Child is an xpptp that runs in a namespace and logs JSON.
+type Child struct {
 	cmd   *exec.Cmd
-	ready chan struct{} // closed at the log line "listening"
-	gone  chan struct{} // closed when it has ended and its output is read
-	err   error         // how it ended, once gone
+	Ready chan struct{} // closed at the log line "listening"
+	Gone  chan struct{} // closed when it has ended and its output is read
+	Err   error         // how it ended, once gone
 
 	mu    sync.Mutex
 	tail  []string // the last lines of its log
 	drops map[string]uint64
-	total calls
+	total Packets
 }
 
-// calls is what the calls of a child carried, by its own count.
-type calls struct{ RxPackets, TxPackets uint64 }
+// Packets is what the calls of a child carried, by its own count.
+type Packets struct{ RxPackets, TxPackets uint64 }
 
 // logLine is what matters in a line of log.
 type logLine struct {
@@ -46,10 +48,10 @@ type logLine struct {
 // tailLines is how much of the log an error shows.
 const tailLines = 8
 
-// start runs the program in a namespace. Lines of its standard output go to
+// Start runs the program in a namespace. Lines of its standard output go to
 // lines, if not nil, from one goroutine.
-func start(in *sock.Netns, program string, args []string, lines func([]byte)) (*child, error) {
-	c := &child{cmd: exec.Command(program, args...), ready: make(chan struct{}), gone: make(chan struct{}), drops: map[string]uint64{}}
+func Start(in *sock.Netns, program string, args []string, lines func([]byte)) (*Child, error) {
+	c := &Child{cmd: exec.Command(program, args...), Ready: make(chan struct{}), Gone: make(chan struct{}), drops: map[string]uint64{}}
 	sock.Tied(c.cmd)
 	stderr, err := c.cmd.StderrPipe()
 	if err != nil {
@@ -77,7 +79,7 @@ func start(in *sock.Netns, program string, args []string, lines func([]byte)) (*
 	read(stderr, func(b []byte) {
 		if c.log(b) && !listening {
 			listening = true
-			close(c.ready)
+			close(c.Ready)
 		}
 	})
 	read(stdout, func(b []byte) {
@@ -87,14 +89,14 @@ func start(in *sock.Netns, program string, args []string, lines func([]byte)) (*
 	})
 	go func() {
 		readers.Wait()
-		c.err = c.cmd.Wait()
-		close(c.gone)
+		c.Err = c.cmd.Wait()
+		close(c.Gone)
 	}()
 	return c, nil
 }
 
 // log takes a line of log; it reports whether the child says that it listens.
-func (c *child) log(b []byte) bool {
+func (c *Child) log(b []byte) bool {
 	var l logLine
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,28 +120,46 @@ func (c *child) log(b []byte) bool {
 	return l.Msg == "listening"
 }
 
-// stop ends the child in order and waits for it. It may be called twice.
-func (c *child) stop() error {
+// Stop ends the child in order and waits for it. It may be called twice.
+func (c *Child) Stop() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-c.gone:
+	case <-c.Gone:
 	case <-time.After(stopTime):
 		_ = c.cmd.Process.Signal(os.Kill)
-		<-c.gone
+		<-c.Gone
 	}
 	return c.failure()
 }
 
 // failure is an error with the end of the log, if the child failed.
-func (c *child) failure() error {
-	if c.err == nil {
+func (c *Child) failure() error {
+	if c.Err == nil {
 		return nil
 	}
-	return c.because(c.err)
+	return c.Because(c.Err)
 }
 
-func (c *child) because(err error) error {
+// Because adds the end of the log to err.
+func (c *Child) Because(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return fmt.Errorf("xpptp %s: %w\n  %s", c.cmd.Args[1], err, strings.Join(c.tail, "\n  "))
+}
+
+// Counts returns what a child that has ended counted: the packets of its
+// calls, and its drops by name.
+func (c *Child) Counts() (Packets, map[string]uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total, c.drops
+}
+
+// PID is its process ID.
+func (c *Child) PID() int { return c.cmd.Process.Pid }
+
+// Kill ends it at once, and waits for that.
+func (c *Child) Kill() {
+	_ = c.cmd.Process.Kill()
+	<-c.Gone
 }
