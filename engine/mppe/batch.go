@@ -66,26 +66,35 @@ func (e *Engine) Seal(jobs []TxJob) {
 		t := j.Tx
 		t.count = (t.count + 1) & countMask
 		h := bitEncrypted | t.count
-		u := multi.Unit{Data: j.Data[HeaderLen:]}
 		if t.st == nil {
 			h |= bitFlushed
+			u := e.unit(j.Data)
 			u.Key, u.Steps = &t.key, 1
 			e.hot.note(&t.key, &t.hot)
 		} else {
 			if t.st.restarts(t.count) {
 				e.run() // what this stream still owes comes first
-				t.st.restart(e.cipher, t.count, len(u.Data))
+				t.st.restart(e.cipher, t.count, len(j.Data)-HeaderLen)
 				h |= bitFlushed
 			}
-			u.Stream = &t.st.stream
+			e.unit(j.Data).Stream = &t.st.stream
 		}
 		binary.BigEndian.PutUint16(j.Data, h)
-		e.units = append(e.units, u)
 		if len(e.units) == batch {
 			e.run()
 		}
 	}
 	e.run()
+}
+
+// unit begins another unit, for the packet p. It is filled in where it stands:
+// a copy of what was written a moment ago would wait for those stores.
+func (e *Engine) unit(p []byte) *multi.Unit {
+	n := len(e.units)
+	e.units = e.units[:n+1]
+	u := &e.units[n]
+	u.Data = p[HeaderLen:]
+	return u
 }
 
 // run works off the units collected.
@@ -158,10 +167,9 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 // its packets keep their order.
 func (e *Engine) sort(i int, j *RxJob, h uint16) {
 	r, count := j.Rx, h&countMask
-	f := fastJob{job: i, count: count}
-	if r.pace == noBatch {
+	first := r.pace == noBatch
+	if first {
 		r.pace, r.run = fast, r.count
-		f.first = true
 	}
 	if r.pace == careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
 		r.pace = careful
@@ -169,18 +177,22 @@ func (e *Engine) sort(i int, j *RxJob, h uint16) {
 		return
 	}
 	r.run = count
-	u := multi.Unit{Data: j.Data[HeaderLen:]}
-	if r.st == nil {
+	n := len(e.fast)
+	e.fast = e.fast[:n+1]
+	f, u := &e.fast[n], e.unit(j.Data)
+	f.job, f.count, f.first = i, count, first
+	switch {
+	case r.st == nil:
 		u.Key, u.Steps = &r.key, 1
-		f.prev = r.key.Session
-	} else {
-		u.Stream = &r.st.stream
-		if f.first {
-			r.st.before = r.st.stream
+		if first {
+			f.prev = r.key.Session
 		}
+	case first:
+		r.st.before = r.st.stream
+		fallthrough
+	default:
+		u.Stream = &r.st.stream
 	}
-	e.units = append(e.units, u)
-	e.fast = append(e.fast, f)
 }
 
 // judge commits what fast job i decrypted if it is sane.

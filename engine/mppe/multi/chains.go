@@ -127,7 +127,8 @@ func (c *Cipher) putKeys(l int, k *KeyState) {
 		c.kind[l] = k.Len
 		c.putWords(l, k)
 	}
-	c.start[l], c.keys[l] = k.Start, k.Session
+	c.start[l] = k.Start // not both in one statement: that goes by way of the stack
+	c.keys[l] = k.Session
 }
 
 // putWords lays the SHA-1 message of k as a column of words, with 33 rows of shaColumns words for
