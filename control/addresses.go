@@ -17,9 +17,15 @@ type addresses struct {
 	pools []*pool.Pool
 
 	mu      sync.Mutex
-	holder  map[netip.Addr]*call
+	holder  map[netip.Addr]holding
 	waiting map[netip.Addr][]func()
 	ids     map[uint64]*call
+}
+
+// holding is a call and whose it is (the call's own record is its loop's).
+type holding struct {
+	k    *call
+	user string
 }
 
 // errWait: the address will be free in a moment; the request is repeated then.
@@ -48,7 +54,7 @@ func (a *addresses) take(k *call, user string, may aaa.Addresses, retry func()) 
 				break
 			}
 			if may.Permits(addr) {
-				a.hold(addr, k)
+				a.hold(addr, k, user)
 				return addr, nil
 			}
 			_ = p.Put(addr)
@@ -64,7 +70,7 @@ func (a *addresses) take(k *call, user string, may aaa.Addresses, retry func()) 
 // takeFixed takes the one address of a user. If a former call of the same user
 // holds it, that call is dead or about to be: it makes room.
 func (a *addresses) takeFixed(k *call, user string, addr netip.Addr, retry func()) (netip.Addr, error) {
-	if old := a.holder[addr]; old != nil {
+	if old, held := a.holder[addr]; held {
 		if old.user != user {
 			return netip.Addr{}, fmt.Errorf("%v is in use by %q", addr, old.user)
 		}
@@ -72,9 +78,7 @@ func (a *addresses) takeFixed(k *call, user string, addr netip.Addr, retry func(
 			a.waiting = make(map[netip.Addr][]func())
 		}
 		a.waiting[addr] = append(a.waiting[addr], retry)
-		old.l.post(func() {
-			old.replaced()
-		})
+		old.k.l.post(old.k.replaced)
 		return netip.Addr{}, errWait
 	}
 	for _, p := range a.pools {
@@ -84,22 +88,22 @@ func (a *addresses) takeFixed(k *call, user string, addr netip.Addr, retry func(
 			}
 		}
 	}
-	a.hold(addr, k)
+	a.hold(addr, k, user)
 	return addr, nil
 }
 
-func (a *addresses) hold(addr netip.Addr, k *call) {
+func (a *addresses) hold(addr netip.Addr, k *call, user string) {
 	if a.holder == nil {
-		a.holder = make(map[netip.Addr]*call)
+		a.holder = make(map[netip.Addr]holding)
 	}
-	a.holder[addr] = k
+	a.holder[addr] = holding{k, user}
 }
 
 // give returns what a call holds.
 func (a *addresses) give(k *call) {
 	a.mu.Lock()
 	var retry []func()
-	if k.addr.IsValid() && a.holder[k.addr] == k {
+	if k.addr.IsValid() && a.holder[k.addr].k == k {
 		delete(a.holder, k.addr)
 		for _, p := range a.pools {
 			if p.Contains(k.addr) {

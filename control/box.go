@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -266,12 +267,18 @@ func (b *Box) Start() (err error) {
 	if b.ports, err = b.openPorts(); err != nil {
 		return err
 	}
-	for i, cfg := range b.ports.workers {
-		w, err := workers.New(cfg, b.clock())
-		if err != nil {
-			return fmt.Errorf("worker %d: %w", i, err)
-		}
+	team, err := workers.NewTeam(b.ports.workers, b.clock())
+	if err != nil {
+		return err
+	}
+	b.nLoops = len(team)
+	for i, w := range team {
 		b.loops = append(b.loops, newLoop(b, i, w, b.clock, b.rand))
+	}
+	// Workers that never sleep must leave room for control, or its timers
+	// come late.
+	if n := len(team) + 2; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
 	}
 	for _, l := range b.loops {
 		b.running.Add(2)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"xpptp/control/config"
 	"xpptp/rings"
@@ -62,91 +63,105 @@ func (p *ports) logDrops(log *slog.Logger) {
 	log.Info("dropped in XDP", "unknown-call", d.UnknownCall, "source", d.Source)
 }
 
-// openOutside opens the outside ports of cfg's worker, in the way that is
+// openOutside opens the outside ports of the workers, in the way that is
 // configured, or the best that works.
-func (p *ports) openOutside(io config.IO, chunk int, cfg *workers.Config) error {
+func (p *ports) openOutside(io config.IO, chunk int, cfgs []workers.Config) error {
 	p.backend, p.why = io, "configured"
 	switch io {
 	case config.IOAuto:
-		return p.openBest(chunk, cfg)
+		return p.openBest(chunk, cfgs)
 	case config.IOXSK:
-		return p.openXSK(chunk, cfg)
+		return p.openXSK(chunk, cfgs)
 	case config.IOAsavie:
-		return p.openAsavie(chunk, cfg)
+		return p.openAsavie(chunk, cfgs)
 	case config.IOTpacket:
-		return p.openTpacket(chunk, cfg)
+		return p.openTpacket(chunk, cfgs)
 	case config.IORaw:
-		return p.openRaw(chunk, cfg)
+		return p.openRaw(chunk, cfgs)
 	}
 	return fmt.Errorf("io: no backend %q", io)
 }
 
 // openBest opens AF_XDP if that works on all outside interfaces, else packet
 // sockets.
-func (p *ports) openBest(chunk int, cfg *workers.Config) error {
-	before := *cfg
+func (p *ports) openBest(chunk int, cfgs []workers.Config) error {
+	before := slices.Clone(cfgs)
 	opened := len(p.opened)
-	err := p.openXSK(chunk, cfg)
+	err := p.openXSK(chunk, cfgs)
 	if err == nil {
 		p.backend, p.why = config.IOXSK, "the fastest that works here"
 		return nil
 	}
 	p.closeFrom(opened)
-	*cfg = before
+	copy(cfgs, before)
 	p.steer, p.mode = nil, ""
 	p.backend, p.why = config.IOTpacket, "no AF_XDP: "+err.Error()
-	return p.openTpacket(chunk, cfg)
+	return p.openTpacket(chunk, cfgs)
 }
 
-// openXSK opens AF_XDP sockets on all queues of the outside interfaces.
-func (p *ports) openXSK(chunk int, cfg *workers.Config) error {
-	umem, err := xsk.NewUMEM(framesPerWorker, chunk)
+// makePools shares the frames of a memory among the workers.
+func makePools(a *rings.Arena, cfgs []workers.Config) []*rings.Pool {
+	pools := make([]*rings.Pool, len(cfgs))
+	for i := range cfgs {
+		pools[i] = rings.NewPool(a, i*a.Len()/len(cfgs), (i+1)*a.Len()/len(cfgs))
+		cfgs[i].Pool = pools[i]
+	}
+	return pools
+}
+
+// openXSK opens AF_XDP sockets for all workers on all queues of the outside
+// interfaces.
+func (p *ports) openXSK(chunk int, cfgs []workers.Config) error {
+	umem, err := xsk.NewUMEM(framesPerWorker*len(cfgs), chunk)
 	if err != nil {
 		return err
 	}
 	p.release(umem.Close)
-	cfg.Pool = rings.NewPool(umem.Arena(), 0, umem.Arena().Len())
-	steer, err := p.openSteering()
+	pools := makePools(umem.Arena(), cfgs)
+	steer, err := p.openSteering(len(cfgs))
 	if err != nil {
 		return err
 	}
 	for _, name := range p.outside {
 		// Half of the frames are for receiving, on all interfaces together.
-		dev, err := xsk.Open(xsk.Config{Interface: name, Ring: framesPerWorker / 4 / len(p.outside)}, steer, []*rings.Pool{cfg.Pool})
+		dev, err := xsk.Open(xsk.Config{Interface: name, Ring: framesPerWorker / 4 / len(p.outside)}, steer, pools)
 		if err != nil {
 			return err
 		}
 		p.release(dev.Close)
 		p.mode = dev.Mode()
-		for _, port := range dev.Ports(0) {
-			cfg.Outside = append(cfg.Outside, port)
+		for i := range cfgs {
+			for _, port := range dev.Ports(i) {
+				cfgs[i].Outside = append(cfgs[i].Outside, port)
+			}
 		}
 	}
-	return p.openBeside(cfg)
+	return p.openBeside(pools, cfgs)
 }
 
-// openAsavie is openXSK by another's library.
-func (p *ports) openAsavie(chunk int, cfg *workers.Config) error {
-	cfg.Pool = rings.NewPoolN(framesPerWorker, chunk)
-	steer, err := p.openSteering()
+// openAsavie is openXSK by another's library, whose sockets cannot share a
+// queue: for one worker.
+func (p *ports) openAsavie(chunk int, cfgs []workers.Config) error {
+	pools := makePools(rings.NewArenaN(framesPerWorker, chunk), cfgs)
+	steer, err := p.openSteering(len(cfgs))
 	if err != nil {
 		return err
 	}
 	for _, name := range p.outside {
-		dev, err := asavie.Open(asavie.Config{Interface: name}, steer, cfg.Pool)
+		dev, err := asavie.Open(asavie.Config{Interface: name}, steer, pools[0])
 		if err != nil {
 			return err
 		}
 		p.release(dev.Close)
 		for _, port := range dev.Ports() {
-			cfg.Outside = append(cfg.Outside, port)
+			cfgs[0].Outside = append(cfgs[0].Outside, port)
 		}
 	}
-	return p.openBeside(cfg)
+	return p.openBeside(pools, cfgs)
 }
 
-func (p *ports) openSteering() (*xsk.Steering, error) {
-	s, err := xsk.NewSteering(xsk.SteeringConfig{})
+func (p *ports) openSteering(n int) (*xsk.Steering, error) {
+	s, err := xsk.NewSteering(xsk.SteeringConfig{Workers: n})
 	if err == nil {
 		p.release(s.Close)
 		p.steer = s
@@ -154,40 +169,46 @@ func (p *ports) openSteering() (*xsk.Steering, error) {
 	return s, err
 }
 
-// openBeside opens what an AF_XDP backend needs besides: the raw socket by
+// openBeside opens what an AF_XDP backend needs besides: the raw sockets by
 // which packets come in that the kernel has put together from fragments (and
-// that keeps the kernel from refusing GRE), and the way out.
-func (p *ports) openBeside(cfg *workers.Config) error {
-	side, err := rawgre.Open(rawgre.Config{MTU: p.mtu}, cfg.Pool)
+// that keep the kernel from refusing GRE), and the way out.
+func (p *ports) openBeside(pools []*rings.Pool, cfgs []workers.Config) error {
+	sides, err := rawgre.OpenGroup(rawgre.Config{MTU: p.mtu}, pools)
 	if err != nil {
 		return err
 	}
-	p.release(side.Close)
-	cfg.Side = side
+	for i, side := range sides {
+		p.release(side.Close)
+		cfgs[i].Side = side
+	}
 	return p.openHops()
 }
 
-func (p *ports) openTpacket(chunk int, cfg *workers.Config) error {
-	cfg.Pool = rings.NewPoolN(framesPerWorker, chunk)
+func (p *ports) openTpacket(chunk int, cfgs []workers.Config) error {
+	pools := makePools(rings.NewArenaN(framesPerWorker*len(cfgs), chunk), cfgs)
 	for _, name := range p.outside {
-		port, err := tpacket.Open(tpacket.Config{Interface: name}, cfg.Pool)
+		group, err := tpacket.OpenGroup(tpacket.Config{Interface: name}, pools)
 		if err != nil {
 			return err
 		}
-		p.release(port.Close)
-		cfg.Outside = append(cfg.Outside, port)
+		for i, port := range group {
+			p.release(port.Close)
+			cfgs[i].Outside = append(cfgs[i].Outside, port)
+		}
 	}
 	return p.openHops()
 }
 
-func (p *ports) openRaw(chunk int, cfg *workers.Config) error {
-	cfg.Pool = rings.NewPoolN(framesPerWorker, chunk)
-	port, err := rawgre.Open(rawgre.Config{MTU: p.mtu}, cfg.Pool)
+func (p *ports) openRaw(chunk int, cfgs []workers.Config) error {
+	pools := makePools(rings.NewArenaN(framesPerWorker*len(cfgs), chunk), cfgs)
+	group, err := rawgre.OpenGroup(rawgre.Config{MTU: p.mtu}, pools)
 	if err != nil {
 		return err
 	}
-	p.release(port.Close)
-	cfg.Outside = append(cfg.Outside, port)
+	for i, port := range group {
+		p.release(port.Close)
+		cfgs[i].Outside = append(cfgs[i].Outside, port)
+	}
 	return nil
 }
 

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 
 	"xpptp/control/config"
 	"xpptp/engine/gre"
@@ -31,6 +33,30 @@ type ports struct {
 	mtu     int            // smallest outside MTU
 }
 
+var pollModes = map[config.Poll]workers.Mode{
+	config.PollAdaptive: workers.Adaptive, config.PollSpin: workers.Spin, config.PollInterrupt: workers.Interrupt,
+}
+
+// workers returns how many workers the box has: as many as are configured,
+// else one for each core but one, which control needs.
+func (b *Box) workers() int {
+	if n := cmp.Or(b.common.Workers, len(b.common.CPUs)); n > 0 {
+		return n
+	}
+	if b.common.IO == config.IOAsavie {
+		return 1
+	}
+	n := min(runtime.GOMAXPROCS(0), runtime.NumCPU()) - 1
+	if b.dial != nil {
+		n = min(n, b.dial.Calls)
+	}
+	return min(max(n, 1), maxWorkers)
+}
+
+// maxWorkers bounds what is taken without being asked for: beyond, the cores
+// are better used for what this host routes to.
+const maxWorkers = 16
+
 // openPorts opens the outside and inside ports of all workers.
 func (b *Box) openPorts() (p *ports, err error) {
 	p = &ports{mtu: rings.MaxMTU}
@@ -55,7 +81,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 		chunk = rings.ChunkLarge
 	}
 	cfg := workers.Config{
-		CPU: -1, Cipher: multi.Best(),
+		CPU: -1, Mode: pollModes[b.common.Poll], Cipher: multi.Best(),
 		Client: b.serve == nil, ClampMSS: b.common.IP.ClampMSS,
 		CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
 		GRE: gre.Config{
@@ -64,11 +90,17 @@ func (b *Box) openPorts() (p *ports, err error) {
 			LimitWindow: b.common.GRE.Window == config.WindowRFC,
 		},
 	}
-	if err := p.openOutside(b.common.IO, chunk, &cfg); err != nil {
+	p.workers = make([]workers.Config, b.workers())
+	for i := range p.workers {
+		p.workers[i] = cfg
+		if n := len(b.common.CPUs); n > 0 {
+			p.workers[i].CPU = b.common.CPUs[i]
+		}
+	}
+	if err := p.openOutside(b.common.IO, chunk, p.workers); err != nil {
 		return p, err
 	}
 	b.outsideMTU = p.mtu
-	p.workers = []workers.Config{cfg}
 	if err := p.openInside(b, p.workers); err != nil {
 		return p, err
 	}
@@ -76,7 +108,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 	if p.mode != "" {
 		io += " (" + p.mode + ")"
 	}
-	b.log.Info("ports open", "io", io, "why", p.why, "outside", p.outside, "mtu", p.mtu, "inside", p.inside.String(), "cipher", cfg.Cipher.String())
+	b.log.Info("ports open", "workers", len(p.workers), "io", io, "why", p.why, "outside", p.outside, "mtu", p.mtu, "inside", p.inside.String(), "cipher", cfg.Cipher.String())
 	return p, nil
 }
 

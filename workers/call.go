@@ -105,6 +105,8 @@ func (w *Worker) Add(c *Call, done func(ok bool)) {
 func (w *Worker) Remove(c *Call, done func(session.Stats, gre.Stats)) {
 	w.Post(func() {
 		if c.added {
+			w.unbind(c, false)
+			w.unbind(c, true)
 			w.table.Remove(&c.Session)
 			c.added = false
 		}
@@ -201,11 +203,10 @@ func (w *Worker) NetworkUp(c *Call, addr netip.Addr) {
 		if !c.added {
 			return
 		}
+		w.bind(c, addr)
 		if addr.Is4() {
-			w.table.BindV4(&c.Session, addr)
 			c.UpV4 = true
 		} else {
-			w.table.BindV6(&c.Session, addr)
 			c.UpV6 = true
 		}
 	})
@@ -214,11 +215,10 @@ func (w *Worker) NetworkUp(c *Call, addr netip.Addr) {
 // NetworkDown closes a network protocol.
 func (w *Worker) NetworkDown(c *Call, v6 bool) {
 	w.Post(func() {
+		w.unbind(c, v6)
 		if v6 {
-			w.table.UnbindV6(&c.Session)
 			c.UpV6 = false
 		} else {
-			w.table.UnbindV4(&c.Session)
 			c.UpV4 = false
 		}
 	})

@@ -1,6 +1,8 @@
 package workers
 
 import (
+	"net/netip"
+
 	"xpptp/engine"
 	"xpptp/engine/mppe"
 	"xpptp/engine/session"
@@ -26,6 +28,7 @@ func (w *Worker) route(f *rings.Frame) {
 		return
 	}
 	var s *session.Session
+	var addr netip.Addr
 	var up bool
 	var proto uint16
 	switch b[0] >> 4 {
@@ -42,6 +45,8 @@ func (w *Worker) route(f *rings.Frame) {
 		}
 		if s = w.table.ByV4(a); s != nil {
 			up = s.UpV4
+		} else {
+			addr = netip.AddrFrom4(a)
 		}
 		proto = wire.PPPIPv4
 	case 6:
@@ -57,6 +62,8 @@ func (w *Worker) route(f *rings.Frame) {
 		}
 		if s = w.table.ByV6(a); s != nil {
 			up = s.UpV6
+		} else {
+			addr = netip.AddrFrom16(a)
 		}
 		proto = wire.PPPIPv6
 	default:
@@ -64,6 +71,10 @@ func (w *Worker) route(f *rings.Frame) {
 		return
 	}
 	if s == nil {
+		if to, ok := w.team.inside.find(addr); ok && to != w.cfg.ID {
+			w.handOver(f, to, handInside)
+			return
+		}
 		w.drop(f, nil, engine.NoRoute)
 		return
 	}

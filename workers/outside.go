@@ -49,6 +49,11 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 	}
 	s, known := w.table.Lookup(g.CallID(), ip.Dst(), ip.Src())
 	if s == nil {
+		if to := w.team.callOwner(g.CallID()); to != w.cfg.ID {
+			setView(f, b)
+			w.handOver(f, to, handOutside)
+			return
+		}
 		d = engine.UnknownCall
 		if known {
 			d = engine.WrongPeer

@@ -82,7 +82,7 @@ func (w *Worker) sleep(fds []unix.PollFd, clock func() int64) {
 	// what was posted before is seen by the load below.
 	w.sleeping.Store(true)
 	defer w.sleeping.Store(false)
-	if w.mail.pending.Load() || w.stop.Load() {
+	if w.mail.pending.Load() || w.stop.Load() || w.handed() {
 		return
 	}
 	d := maxSleep

@@ -1,7 +1,8 @@
 // Package workers drives the data plane: one poll loop per worker, which owns
 // its ports, its sessions and its pool of frames. Control talks to a worker
 // through its mailbox (Post and the commands in call.go), the worker talks
-// back through the punt ring; nothing else is shared.
+// back through the punt ring. Workers hand each other what came to the wrong
+// one (team.go); nothing else is shared.
 package workers
 
 import (
@@ -37,7 +38,7 @@ const Burst = 64
 // Config is what a worker is made of. The worker owns the ports' data side;
 // whoever made them closes them after Run has returned.
 type Config struct {
-	ID      int
+	ID      int // in its team; set by NewTeam
 	Pool    *rings.Pool
 	Outside []rings.Port // IP protocol 47, of one or more interfaces
 	Side    rings.Port   // what the kernel reassembled; may be nil
@@ -68,6 +69,8 @@ type Worker struct {
 	mppe  *mppe.Engine
 	mail  mailbox
 	punts *puntRing
+	team  *team
+	peers []peer // the others of the team
 	drops engine.Counters
 	loops Loops
 	flow  Flow
@@ -95,11 +98,15 @@ type Loops struct {
 	Polls, Busy, Sleeps uint64
 }
 
-// Flow completes the account of a worker's packets: received + Made = sent +
-// Consumed + dropped + waiting, where received and sent are the ports' counts.
+// Flow completes the account of a worker's packets: received + Made + TakenOver
+// = sent + Consumed + HandedOver + dropped + waiting, where received and sent
+// are the ports' counts. What all have handed over and none has taken over is
+// on the rings between them.
 type Flow struct {
-	Made     uint64 // control frames, acknowledgements, fragments, ICMP errors
-	Consumed uint64 // handed to control, or replaced by their fragments
+	Made       uint64 // control frames, acknowledgements, fragments, ICMP errors
+	Consumed   uint64 // handed to control, or replaced by their fragments
+	HandedOver uint64 // to the worker of their call
+	TakenOver  uint64 // from the one they came to
 }
 
 // arrival is a frame on its way in, GRE header off: a PPP frame.
@@ -130,8 +137,17 @@ const (
 // GREConfig returns the configuration to make this worker's calls with.
 func (w *Worker) GREConfig() *gre.Config { return &w.cfg.GRE }
 
-// New makes a worker. now is the monotonic time at which it starts.
+// New makes a worker that works alone. now is the monotonic time at which it
+// starts.
 func New(cfg Config, now int64) (*Worker, error) {
+	ws, err := NewTeam([]Config{cfg}, now)
+	if err != nil {
+		return nil, err
+	}
+	return ws[0], nil
+}
+
+func newWorker(cfg Config, now int64) (*Worker, error) {
 	w := &Worker{
 		cfg:   cfg,
 		table: session.NewTable(),
@@ -163,6 +179,7 @@ func (w *Worker) Step(now int64) bool {
 		busy = w.fromOutside(w.cfg.Side) || busy
 	}
 	busy = w.fromInside() || busy
+	busy = w.fromPeers() || busy
 	busy = w.mail.run() || busy
 	w.wheel.Advance(now, w.timer)
 	w.flush()
@@ -207,6 +224,7 @@ func (w *Worker) flush() {
 		w.out[i] = w.push(p, w.out[i])
 	}
 	w.in = w.push(w.cfg.Inside, w.in)
+	w.toPeers()
 }
 
 func (w *Worker) push(p rings.Port, fs []*rings.Frame) []*rings.Frame {
@@ -261,6 +279,11 @@ func (w *Worker) drop(f *rings.Frame, c *Call, d engine.Drop) {
 // two bursts, and none is ever dropped. Safe from any goroutine.
 func (w *Worker) Post(f func()) {
 	w.mail.post(f)
+	w.poke()
+}
+
+// poke wakes the worker if it sleeps, after something was left for it.
+func (w *Worker) poke() {
 	if w.sleeping.Load() {
 		w.wakefd.wake()
 	}

@@ -263,13 +263,13 @@ func TestServeRefusals(t *testing.T) {
 	client.until("is up", func() bool { return len(client.events("up")) == 1 })
 
 	start(t, n.server, n.serveArgs()...).ends(exitFailure, `^xpptp: listen 10\.77\.0\.1:1723: .*address already in use\n$`)
-	start(t, n.server, n.serveArgs("--outside", "nosuch0")...).ends(exitUsage, `^xpptp: --outside: outside: no interface "nosuch0": there are .*rt0`)
+	start(t, n.server, n.serveArgs("--outside", "nosuch0")...).ends(exitUsage, `^xpptp: --outside: no interface "nosuch0": there are .*rt0`)
 	n.listen, n.pool = serverIP+":1724", "10.8.0.2-9"
 	start(t, n.server, n.serveArgs("--tun", "rt0")...).ends(exitFailure, `^xpptp: tun: the name "rt0" is taken by another interface: `)
 	start(t, n.server, n.serveArgs("--tun", "xpptp0")...).ends(exitFailure, `^xpptp: tun: the name "xpptp0" is taken by another interface: `)
 
 	open := file(t, "open", "alice * correct-horse *\n", 0o644)
-	start(t, n.server, n.serveArgs("--secrets", open)...).ends(exitUsage, `^xpptp: --secrets: secrets: file with secrets is open to every user: .*: run chmod 600 `)
+	start(t, n.server, n.serveArgs("--secrets", open)...).ends(exitUsage, `^xpptp: --secrets: file with secrets is open to every user: .*: run chmod 600 `)
 	allowed := start(t, n.server, n.serveArgs("--secrets", open, "--allow-world-readable-secrets", "--local", "10.8.0.1")...)
 	allowed.says("msg=listening")
 	allowed.stops()
@@ -284,7 +284,7 @@ func TestDialRefusals(t *testing.T) {
 	start(t, n.client, n.dialArgs()...).ends(exitFailure, `connection refused`, `\nxpptp: 1 calls did not end in order\n$`)
 	start(t, n.client, n.dialArgs("--server", "nosuch.invalid")...).ends(exitFailure, `^xpptp: server "nosuch\.invalid": `)
 	start(t, n.client, n.dialArgs("--server", "203.0.113.1")...).ends(exitFailure, `^xpptp: no route to the server 203\.0\.113\.1: .*unreachable`)
-	start(t, n.client, n.dialArgs("--outside", "nosuch0")...).ends(exitUsage, `^xpptp: --outside: outside: no interface "nosuch0"`)
+	start(t, n.client, n.dialArgs("--outside", "nosuch0")...).ends(exitUsage, `^xpptp: --outside: no interface "nosuch0"`)
 	start(t, n.client, n.dialArgs("--tun", "rt1")...).ends(exitFailure, `^xpptp: tun: the name "rt1" is taken by another interface: `)
 	open := file(t, "open", "correct-horse\n", 0o644)
 	start(t, n.client, n.dialArgs("--password-file", open)...).ends(exitUsage, `^xpptp: --password-file: .*open to every user`)

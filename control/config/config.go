@@ -51,6 +51,16 @@ const (
 	IOAsavie  IO = "asavie"  // AF_XDP by github.com/asavie/xdp
 )
 
+// Poll says what a worker does when there are no packets.
+type Poll string
+
+// The ways.
+const (
+	PollAdaptive  Poll = "adaptive"  // look again for a while, then sleep
+	PollSpin      Poll = "spin"      // never sleep: least delay, a whole core each
+	PollInterrupt Poll = "interrupt" // sleep at once
+)
+
 // DF says what the Don't Fragment bit of the outer header is.
 type DF string
 
@@ -75,6 +85,10 @@ type Common struct {
 	Outside []string // interfaces; none: by the kernel's routes
 	IO      IO
 	Tun     string // device name, may hold %d
+
+	Workers int // threads that move packets; 0: as many as suit the machine
+	CPUs    []int
+	Poll    Poll
 
 	Auth         []aaa.Method // in order of preference
 	MPPE         Policy

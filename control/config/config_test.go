@@ -91,7 +91,7 @@ limits:
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"mpe: deny", `f:1:1: unknown key "mpe": did you mean "mppe"?`},
-		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, inside, name, local, pool, dns, nbns, secrets, allow-world-readable-secrets, outside, io, tun, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, limits`},
+		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, inside, name, local, pool, dns, nbns, secrets, allow-world-readable-secrets, outside, io, tun, workers, cpus, poll, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, limits`},
 		{"gre:\n  reordering: 5ms", `f:2:3: unknown key "gre.reordering": allowed are reorder, ack-delay, window, receive-window`},
 		{"gre:\n  reorde: 5ms", `f:2:3: unknown key "gre.reorde": did you mean "gre.reorder"?`},
 		{"pptp.vendor: x", ``}, // the key in one word
@@ -256,8 +256,8 @@ func TestFlagErrors(t *testing.T) {
 		{[]string{"--mtu", "9000"}, `invalid argument "9000" for "--mtu" flag: 9000 is out of range: allowed are 576 to 3700`},
 		{[]string{"--mpe", "deny"}, `unknown flag: --mpe`},
 		{[]string{"--mppe-stateful=maybe"}, `invalid argument "maybe" for "--mppe-stateful" flag: "maybe" is neither true nor false`},
-		{[]string{"--pool", "10.0.0.1"}, `--pool: pool: default: range 10.0.0.1 holds our own address (local) 10.0.0.1: leave it out`},
-		{[]string{"--auth", "pap"}, `--auth: auth: mppe is require, but pap gives no keys: add mschapv2`},
+		{[]string{"--pool", "10.0.0.1"}, `--pool: default: range 10.0.0.1 holds our own address (local) 10.0.0.1: leave it out`},
+		{[]string{"--auth", "pap"}, `--auth: mppe is require, but pap gives no keys: add mschapv2`},
 		{[]string{"-c", "/nonexistent/x.yaml"}, `open /nonexistent/x.yaml: no such file or directory`},
 		{[]string{"-c", writeFile(t, strings.Repeat("#", maxFile+1))}, ""},
 	} {
@@ -282,9 +282,9 @@ func TestDial(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := load()
-	want := "--redial-min: redial-min: 2m is longer than redial-max, 1m\n" +
-		"--tun: tun: \"ppp0\" names one device, and calls is 3: write %d for a number\n" +
-		"--default-route: default-route: goes with one call only, and calls is 3"
+	want := "--redial-min: 2m is longer than redial-max, 1m\n" +
+		"--tun: \"ppp0\" names one device, and calls is 3: write %d for a number\n" +
+		"--default-route: goes with one call only, and calls is 3"
 	if text1(err) != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

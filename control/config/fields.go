@@ -24,6 +24,9 @@ func (c *Common) fields() []field {
 		{"outside", &list[string]{&c.Outside, "interface", "", 16, parseInterface}, "outside interface; none: found by the kernel's routes"},
 		{"io", word[IO]{&c.IO, []IO{IOAuto, IOXSK, IOTpacket, IORaw, IOAsavie}}, "how packets are moved outside"},
 		{"tun", text{&c.Tun, "name", checkInterface}, "name of the TUN device; %d is a number the kernel picks"},
+		{"workers", integer{&c.Workers, 0, maxWorkers}, "threads that move packets, 0: all cores but one"},
+		{"cpus", &list[int]{&c.CPUs, "cores", "numbers of cores", maxWorkers, parseCPU}, "cores to keep the workers on, one each; none: wherever there is time"},
+		{"poll", word[Poll]{&c.Poll, []Poll{PollAdaptive, PollSpin, PollInterrupt}}, "what a worker does when there are no packets: look for a while and sleep, look on, sleep at once"},
 		{"auth", &list[aaa.Method]{&c.Auth, "methods", "pap, chap, mschapv1, mschapv2", 4, aaa.ParseMethod}, "authentication methods, best first"},
 		{"mppe", word[Policy]{&c.MPPE, []Policy{Deny, Allow, Prefer, Require}}, "encryption of calls"},
 		{"mppe-keys", &list[int]{&c.MPPEKeys, "bits", "40, 56, 128", 3, parseBits}, "key lengths of MPPE, best first"},
@@ -109,6 +112,7 @@ func defaultCommon() Common {
 	return Common{
 		IO:       IOAuto,
 		Tun:      "xpptp%d",
+		Poll:     PollAdaptive,
 		Auth:     []aaa.Method{aaa.MSCHAPv2},
 		MPPE:     Require,
 		MPPEKeys: []int{128},
@@ -165,6 +169,17 @@ func parseInterface(s string) (string, error) {
 		return "", fmt.Errorf("%q cannot be the name of an interface", s)
 	}
 	return s, checkInterface(s)
+}
+
+// maxWorkers is how many sockets a queue can have.
+const maxWorkers = 64
+
+func parseCPU(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 1023 {
+		return 0, fmt.Errorf("%q is not the number of a core", s)
+	}
+	return n, nil
 }
 
 func parseBits(s string) (int, error) {

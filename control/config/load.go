@@ -23,7 +23,11 @@ type Error struct {
 
 func (e *Error) Error() string {
 	var parts []string
-	for _, s := range []string{e.Where, e.Key, e.Problem} {
+	key := e.Key
+	if e.Where == "--"+flagName(key) { // the flag's name says it
+		key = ""
+	}
+	for _, s := range []string{e.Where, key, e.Problem} {
 		if s != "" {
 			parts = append(parts, s)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"xpptp/control/aaa"
 	"xpptp/control/pool"
+	"xpptp/control/sock"
 )
 
 // Validate checks what the settings of serve say together. It asks nothing of
@@ -115,6 +116,12 @@ func (c *Common) validate() (errs []error) {
 	if c.IPv6 && c.MRU < minMTU6 {
 		fail("mru", tooSmall, c.MRU, minMTU6)
 	}
+	if n := len(c.CPUs); n > 0 && c.Workers > n {
+		fail("cpus", "%d cores for %d workers: name one for each", n, c.Workers)
+	}
+	if c.IO == IOAsavie && max(c.Workers, len(c.CPUs)) > 1 {
+		fail("workers", "io asavie has one worker, not %d: its sockets cannot share a queue", max(c.Workers, len(c.CPUs)))
+	}
 	if strings.Count(c.Tun, "%") != strings.Count(c.Tun, "%d") || strings.Count(c.Tun, "%d") > 1 {
 		fail("tun", "%q may hold %%d once and no other %%", c.Tun)
 	}
@@ -166,6 +173,13 @@ func (c *Common) preflight() (errs []error) {
 	for _, name := range c.Outside {
 		if _, err := net.InterfaceByName(name); err != nil {
 			errs = append(errs, c.fault("outside", "no interface %q%s", name, interfaces()))
+		}
+	}
+	if usable, err := sock.CPUs(); err == nil {
+		for _, n := range c.CPUs {
+			if !slices.Contains(usable, n) {
+				errs = append(errs, c.fault("cpus", "core %d is not one of those this process may use: %v", n, usable))
+			}
 		}
 	}
 	return errs
