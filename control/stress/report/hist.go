@@ -48,7 +48,7 @@ func USOf(h *hdrhistogram.Histogram, unit time.Duration) US {
 		P50US: at(50), P90US: at(90), P99US: at(99), P999US: at(99.9),
 	}
 	for _, p := range curvePercents {
-		if p > 50 && (1-p/100)*float64(d.Count) < 1 {
+		if p > 50 && (100-p)*float64(d.Count) < 99.99 {
 			break // less than one value lies above: it is the maximum
 		}
 		d.Curve = append(d.Curve, Percentile{p, at(p)})

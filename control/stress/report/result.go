@@ -441,7 +441,7 @@ type Generator struct {
 
 // Expectation is one of --expect and what became of it.
 type Expectation struct {
-	// As it was given.
+	// Metric, operator and value, in the metric's unit.
 	Text string `json:"text"`
 	// What was measured, in the unit of the metric.
 	Value float64 `json:"value"`
