@@ -61,6 +61,10 @@ type Request struct {
 	Server string     // our own name
 	Peer   netip.Addr // where the call comes from
 
+	Session string     // our name for the call, see Session.ID
+	Local   netip.Addr // the outside address that was called
+	Port    uint32     // number of the call
+
 	ID        uint8  // Identifier of the CHAP packets
 	Challenge []byte // Value field of our Challenge; not for PAP
 	Response  []byte // Value field of the Response; for PAP the password
@@ -72,6 +76,10 @@ var (
 	ErrWrongSecret = errors.New("wrong password")
 	ErrNoAddress   = errors.New("user may have no address")
 	ErrMalformed   = errors.New("malformed response")
+	ErrRejected    = errors.New("rejected")
+	// ErrUnavailable: nothing is known about the user, since nobody answers.
+	ErrUnavailable = errors.New("no authentication server answers")
+	ErrOverload    = errors.New("too many authentications at a time")
 )
 
 // Result is the answer to a Request.
@@ -81,10 +89,18 @@ type Result struct {
 	Addresses Addresses // what the user may have
 	Message   string    // MS-CHAPv2: "S=…" for the Success packet (RFC 2759 §5)
 	Keys      *Keys     // if Method.GivesKeys
+	Grant     Grant     // what else the user is given
+
+	Code int    // of a refusal: MS-CHAP's E= value (RFC 2759 §6), 0 for 691
+	Text string // for the person who calls
 }
 
-// Keys is what the MPPE start keys are derived from (RFC 3079 §2, §3).
+// Keys is what the MPPE start keys are derived from (RFC 3079 §2, §3), or, if
+// Ready, the start keys themselves.
 type Keys struct {
+	Ready      bool
+	Send, Recv [16]byte // of our two directions
+
 	NTHashHash [mschap.HashSize]byte
 	NTResponse [mschap.ResponseSize]byte // MS-CHAPv2: the master key depends on it
 
