@@ -1,10 +1,10 @@
-// Package nexthop tells the outside port where a packet has to go: it asks
+// Package nexthop tells a port where a packet has to go: it asks
 // the kernel for routes and neighbours, listens for their changes, and keeps
 // for each destination a ready-made link header that the packet path reads
 // without a lock.
 //
-// The kernel never sees our GRE, so it would let the neighbour entries fade:
-// those in use are kept alive by asking it to use them (NTF_USE), upon which
+// The kernel never sees our packets, so it would let the neighbour entries
+// fade: those in use are kept alive by asking it to use them (NTF_USE), upon which
 // it verifies them by its own rules.
 package nexthop
 
@@ -25,8 +25,8 @@ import (
 
 // Config describes a table.
 type Config struct {
-	// Interfaces are the names of the outside interfaces. A VLAN on top of
-	// one counts as part of it, with the tag in the header.
+	// Interfaces are the names of those that packets may leave by. A VLAN on
+	// top of one counts as part of it, with the tag in the header.
 	Interfaces []string
 
 	// Notify, if set, is called after ways have changed, from the table's own
@@ -48,7 +48,8 @@ const (
 // Table holds the next hops. Its methods may be called from any goroutine; it
 // works in the network namespace that it was made in.
 type Table struct {
-	outside  map[string]bool
+	names    []string
+	ours     map[string]bool // by name
 	notify   func()
 	interval time.Duration
 
@@ -77,6 +78,9 @@ type Table struct {
 
 type hopKey struct{ src, dst netip.Addr }
 
+// everywhere is all destinations.
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
 // Hop is one destination. Load may be called from any goroutine.
 type Hop struct {
 	way  atomic.Pointer[Way]
@@ -91,10 +95,11 @@ type Hop struct {
 	asks  neighKey
 }
 
-// New makes a table for the outside interfaces, which must exist.
+// New makes a table for interfaces, which must exist.
 func New(cfg Config) (*Table, error) {
 	t := &Table{
-		outside:  map[string]bool{},
+		names:    cfg.Interfaces,
+		ours:     map[string]bool{},
 		notify:   cfg.Notify,
 		interval: cfg.Interval,
 		hops:     map[hopKey]*Hop{},
@@ -110,7 +115,7 @@ func New(cfg Config) (*Table, error) {
 		t.notify = func() {}
 	}
 	for _, name := range cfg.Interfaces {
-		t.outside[name] = true
+		t.ours[name] = true
 	}
 	if err := t.start(cfg.Interfaces); err != nil {
 		return nil, fmt.Errorf("rings: next hops: %w", err)
@@ -129,7 +134,7 @@ func (t *Table) start(names []string) (err error) {
 	}()
 	// First listen, then ask: nothing is missed.
 	t.news, err = nl.SubscribeAt(netns.None(), netns.None(), unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink events: %w", err)
 	}
@@ -174,7 +179,7 @@ func (t *Table) Close() error {
 	return nil
 }
 
-// Hop returns the hop to an IPv4 destination. It does not block: the way is
+// Hop returns the hop to a destination. It does not block: the way is
 // Pending at first. The caller releases it.
 func (t *Table) Hop(dst netip.Addr) *Hop { return t.HopFrom(netip.Addr{}, dst) }
 
@@ -263,7 +268,7 @@ func (t *Table) run() {
 		}
 		if t.reload {
 			t.reload = t.load() != nil // if it fails, the next time round
-			t.moved = append(t.moved, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+			t.moved = append(t.moved, everywhere...)
 		}
 		if len(t.moved)+len(t.gone) > 0 && settle == nil {
 			settle = time.After(settleTime)
@@ -386,9 +391,6 @@ func (t *Table) solicit(k neighKey) {
 
 // lookup asks the kernel for a route.
 func (t *Table) lookup(k hopKey) route {
-	if !k.dst.Is4() || k.src.IsValid() && !k.src.Is4() {
-		return route{err: fmt.Sprintf("%s is not an IPv4 address", k.dst)}
-	}
 	var opts netlink.RouteGetOptions
 	if k.src.IsValid() {
 		opts.SrcAddr = k.src.AsSlice()
@@ -400,7 +402,10 @@ func (t *Table) lookup(k hopKey) route {
 	if err != nil {
 		return route{err: fmt.Sprintf("no route to %s: %v", k.dst, err)}
 	}
-	r := route{index: rs[0].LinkIndex, next: k.dst, src: k.src, mtu: rs[0].MTU}
+	if typ := rs[0].Type; typ != unix.RTN_UNICAST && typ != unix.RTN_LOCAL {
+		return route{err: fmt.Sprintf("%s is not the address of one host", k.dst)}
+	}
+	r := route{index: rs[0].LinkIndex, v6: k.dst.Is6(), next: k.dst, src: k.src, mtu: rs[0].MTU}
 	if !r.src.IsValid() {
 		r.src = addrOf(rs[0].Src)
 	}
@@ -547,17 +552,25 @@ func (t *Table) takeLink(e event) {
 			return
 		}
 	}
-	if t.outside[k.name] || t.outside[old.name] || k.parent != 0 {
-		t.moved = append(t.moved, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	if t.ours[k.name] || t.ours[old.name] || k.parent != 0 {
+		t.moved = append(t.moved, everywhere...)
 	}
 }
 
 func (t *Table) takeRoute(b []byte) {
 	m := nl.DeserializeRtMsg(b)
-	if m.Family != unix.AF_INET || m.Flags&unix.RTM_F_CLONED != 0 {
+	if m.Flags&unix.RTM_F_CLONED != 0 {
 		return
 	}
-	dst := netip.IPv4Unspecified()
+	var dst netip.Addr
+	switch m.Family {
+	case unix.AF_INET:
+		dst = netip.IPv4Unspecified()
+	case unix.AF_INET6:
+		dst = netip.IPv6Unspecified()
+	default:
+		return
+	}
 	attrs, err := nl.ParseRouteAttr(b[m.Len():])
 	if err != nil {
 		return

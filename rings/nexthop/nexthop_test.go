@@ -2,6 +2,7 @@ package nexthop_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
 	"xpptp/rings/nexthop"
@@ -147,6 +149,40 @@ func TestGateway(t *testing.T) {
 	b.until(h, "the first gateway", func(w *nexthop.Way) bool { return ready(w) && w.Next == addr("10.77.0.2") })
 }
 
+// IPv6: on the link, by a gateway, and after a change.
+func TestIPv6(t *testing.T) {
+	b := newBench(t)
+	for i, end := range []*ringtest.Iface{b.near, b.far} {
+		end.NS.Do(func() {
+			end.NS.Sysctl("net/ipv6/conf/"+end.Name+"/disable_ipv6", "0")
+			l, err := netlink.LinkByName(end.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, _ := netlink.ParseAddr(fmt.Sprintf("fd77::%d/64", i+1))
+			a.Flags = unix.IFA_F_NODAD
+			if err := netlink.AddrAdd(l, a); err != nil {
+				t.Skipf("needs IPv6: %v", err)
+			}
+		})
+	}
+	header := append(b.header(b.far.MAC)[:12], 0x86, 0xdd)
+	h := b.table.Hop(addr("fd77::2"))
+	if w := b.until(h, "an answer", ready); !bytes.Equal(w.Header(), header) || w.Src != addr("fd77::1") || w.Index != b.near.Index {
+		t.Errorf("%+v, header % x", w, w.Header())
+	}
+	far := b.table.Hop(addr("2001:db8::1"))
+	b.failed(far, "no route to 2001:db8::1")
+	b.addRoute("2001:db8::/32", "fd77::2", 1400)
+	if w := b.until(far, "the gateway", ready); w.Next != addr("fd77::2") || w.MTU != 1400 || !bytes.Equal(w.Header(), header) {
+		t.Errorf("%+v, header % x", w, w.Header())
+	}
+	moved := [6]byte{2, 0, 0, 0, 0x77, 8}
+	b.setNeighbour("fd77::2", moved, netlink.NUD_PERMANENT)
+	b.until(far, "the new address", func(w *nexthop.Way) bool { return ready(w) && bytes.Equal(w.Header()[:6], moved[:]) })
+	b.failed(b.table.Hop(addr("ff02::1")), "not the address of one host")
+}
+
 func TestNeighbourMoves(t *testing.T) {
 	b := newBench(t)
 	h := b.table.Hop(addr("10.77.0.2"))
@@ -254,12 +290,12 @@ func TestLinkDownAndUp(t *testing.T) {
 
 func TestNotOutside(t *testing.T) {
 	b := newBench(t, "lo")
-	b.failed(b.table.Hop(addr("10.77.0.2")), "leaves by rt0, which is not an outside interface")
+	b.failed(b.table.Hop(addr("10.77.0.2")), "leaves by rt0, not by lo")
 	h := b.table.Hop(addr("127.0.0.1"))
 	if w := b.until(h, "the loopback", ready); !bytes.Equal(w.Header(), append(make([]byte, 12), 8, 0)) || w.Src != addr("127.0.0.1") {
 		t.Errorf("%+v", w)
 	}
-	b.failed(b.table.Hop(addr("fd00::1")), "not an IPv4 address")
+	b.failed(b.table.Hop(addr("127.255.255.255")), "not the address of one host")
 }
 
 // Rules that route by source.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ type Way struct {
 	State  State
 	Reason string // of a Failed way
 
-	Index int        // the outside interface to send by
+	Index int        // the interface to send by
 	Src   netip.Addr // the source address that the kernel would choose
 	Next  netip.Addr // the next hop: a gateway, or the destination itself
 	MTU   int        // largest IP packet
@@ -107,6 +108,7 @@ func newLink(l netlink.Link) link {
 // route is the kernel's answer for a destination.
 type route struct {
 	index int
+	v6    bool // of the destination; the next hop may be of the other kind
 	next  netip.Addr
 	src   netip.Addr
 	mtu   int    // 0: the interface's
@@ -143,10 +145,10 @@ func (t *Table) build(r route) (w Way, asks neighKey) {
 		return failed("interface %d is gone", r.index), asks
 	}
 	port, tagged := l, false
-	if !t.outside[l.name] {
+	if !t.ours[l.name] {
 		parent, ok := t.links[l.parent]
-		if l.parent == 0 || !ok || !t.outside[parent.name] {
-			return failed("the route leaves by %s, which is not an outside interface", l.name), asks
+		if l.parent == 0 || !ok || !t.ours[parent.name] {
+			return failed("the route leaves by %s, not by %s", l.name, strings.Join(t.names, " or ")), asks
 		}
 		port, tagged = parent, true
 	}
@@ -187,7 +189,11 @@ func (t *Table) build(r route) (w Way, asks neighKey) {
 		h = binary.BigEndian.AppendUint16(h, l.tpid)
 		h = binary.BigEndian.AppendUint16(h, l.tag)
 	}
-	h = binary.BigEndian.AppendUint16(h, unix.ETH_P_IP)
+	typ := uint16(unix.ETH_P_IP)
+	if r.v6 {
+		typ = unix.ETH_P_IPV6
+	}
+	h = binary.BigEndian.AppendUint16(h, typ)
 	w.n = len(h)
 	return w, asks
 }

@@ -17,7 +17,8 @@ func TestBuild(t *testing.T) {
 		their    = [6]byte{2, 0, 0, 0, 0, 2}
 	)
 	tab := &Table{
-		outside: map[string]bool{"eth0": true, "lo": true, "ppp0": true, "down0": true, "ib0": true, "p2p0": true},
+		names: []string{"eth0", "lo"},
+		ours:  map[string]bool{"eth0": true, "lo": true, "ppp0": true, "down0": true, "ib0": true, "p2p0": true},
 		links: map[int]link{
 			1:  {name: "lo", index: 1, up: true, mtu: 65536, kind: kindNoARP},
 			2:  {name: "eth0", index: 2, up: true, mtu: 1500, mac: mac},
@@ -36,6 +37,7 @@ func TestBuild(t *testing.T) {
 	tagged := append(append(append([]byte{}, their[:]...), mac[:]...), 0x81, 0, 0, 100, 8, 0)
 	service := append(append(append([]byte{}, their[:]...), mac[:]...), 0x88, 0xa8, 0x0f, 0xa0, 8, 0)
 	plain := append(append(append([]byte{}, their[:]...), mac[:]...), 8, 0)
+	plain6 := append(append(append([]byte{}, their[:]...), mac[:]...), 0x86, 0xdd)
 	self := append(append(append([]byte{}, mac[:]...), mac[:]...), 8, 0)
 	for _, c := range []struct {
 		name   string
@@ -48,6 +50,7 @@ func TestBuild(t *testing.T) {
 		reason string
 	}{
 		{"reachable", route{index: 2, next: dst, src: src}, netlink.NUD_REACHABLE, Ready, 2, 1500, plain, ""},
+		{"IPv6", route{index: 2, v6: true, next: netip.MustParseAddr("fe80::1"), src: src}, netlink.NUD_REACHABLE, Ready, 2, 1500, plain6, ""},
 		{"stale", route{index: 2, next: dst, src: src}, netlink.NUD_STALE, Ready, 2, 1500, plain, ""},
 		{"probed", route{index: 2, next: dst, src: src}, netlink.NUD_PROBE, Ready, 2, 1500, plain, ""},
 		{"permanent", route{index: 2, next: gw, src: src}, netlink.NUD_PERMANENT, Ready, 2, 1500, plain, ""},
@@ -58,9 +61,9 @@ func TestBuild(t *testing.T) {
 		{"route MTU too large", route{index: 2, next: dst, src: src, mtu: 9000}, netlink.NUD_REACHABLE, Ready, 2, 1500, plain, ""},
 		{"VLAN", route{index: 4, next: dst, src: src}, netlink.NUD_REACHABLE, Ready, 2, 1496, tagged, ""},
 		{"service VLAN", route{index: 11, next: dst, src: src}, netlink.NUD_REACHABLE, Ready, 2, 1500, service, ""},
-		{"VLAN elsewhere", route{index: 5, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "eth1.100, which is not an outside interface"},
+		{"VLAN elsewhere", route{index: 5, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "eth1.100, not by eth0 or lo"},
 		{"VLAN on a dead link", route{index: 10, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "down0 is down"},
-		{"elsewhere", route{index: 3, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "eth1, which is not an outside interface"},
+		{"elsewhere", route{index: 3, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "eth1, not by eth0 or lo"},
 		{"down", route{index: 7, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "down0 is down"},
 		{"gone", route{index: 99, next: dst, src: src}, netlink.NUD_REACHABLE, Failed, 0, 0, nil, "interface 99 is gone"},
 		{"no route", route{err: "no route to 10.0.0.2: network is unreachable"}, 0, Failed, 0, 0, nil, "no route to 10.0.0.2"},
