@@ -28,6 +28,7 @@ type Config struct {
 	Interface string
 	Queues    []int // none: all
 	Ring      int   // frames in each ring, 2048; rounded up to a power of two
+	Frames    int   // that all queues together may have to receive into; half of all at most, and by default
 	Batch     int   // preferred burst, 64
 	Generic   bool  // do not try the driver's XDP
 	Copy      bool  // do not try zero-copy
@@ -39,17 +40,17 @@ const (
 	defaultBatch = 64
 )
 
-// Device is an interface with the steering program on it, and sockets for all
+// Device is an interface with an XDP program on it, and sockets for all
 // workers on its queues.
 type Device struct {
 	hook   *Hook
 	queues [][]*Port // by queue, then worker
 }
 
-// Open attaches the steering program to an interface and opens a socket for
-// every worker on each queue; worker i receives into pools[i]. All pools are
-// of the arena of one UMEM.
-func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
+// Open attaches a program to an interface and opens a socket for every worker
+// on each queue; worker i receives into pools[i]. All pools are of the arena of
+// one UMEM.
+func Open(cfg Config, p Program, pools []*rings.Pool) (d *Device, err error) {
 	d = new(Device)
 	defer func() {
 		if err != nil {
@@ -57,13 +58,13 @@ func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
 			d, err = nil, fmt.Errorf("rings: open %s by AF_XDP: %w", cfg.Interface, err)
 		}
 	}()
-	if len(pools) != s.cfg.Workers {
-		return d, fmt.Errorf("%d pools for %d workers", len(pools), s.cfg.Workers)
+	if len(pools) != p.workers() {
+		return d, fmt.Errorf("%d pools for %d workers", len(pools), p.workers())
 	}
-	if d.hook, err = attach(cfg, s); err != nil {
+	if d.hook, err = attach(cfg, p); err != nil {
 		return d, err
 	}
-	if cfg.Ring, err = ringSize(cfg.Ring, len(d.hook.Queues), pools); err != nil {
+	if cfg.Ring, err = ringSize(cfg, len(d.hook.Queues), pools); err != nil {
 		return d, err
 	}
 	info := d.hook.Info
@@ -78,9 +79,9 @@ func Open(cfg Config, s *Steering, pools []*rings.Pool) (d *Device, err error) {
 	return d, nil
 }
 
-// ringSize returns how many entries the rings of each queue get: fill rings
-// take half of all frames at most.
-func ringSize(n, queues int, pools []*rings.Pool) (int, error) {
+// ringSize returns how many entries the rings of each queue get.
+func ringSize(cfg Config, queues int, pools []*rings.Pool) (int, error) {
+	n := cfg.Ring
 	if n <= 0 {
 		n = defaultRing
 	}
@@ -92,9 +93,13 @@ func ringSize(n, queues int, pools []*rings.Pool) (int, error) {
 		}
 		total += p.Size()
 	}
-	for n*queues > total/2 {
+	most := total / 2
+	if cfg.Frames > 0 {
+		most = min(most, cfg.Frames)
+	}
+	for n*queues > most {
 		if n /= 2; n < smallestRing {
-			return 0, fmt.Errorf("%d frames are too few for %d queues", total, queues)
+			return 0, fmt.Errorf("%d frames to receive into are too few for %d queues", most, queues)
 		}
 	}
 	return n, nil

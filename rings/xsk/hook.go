@@ -17,7 +17,7 @@ import (
 // XDP program.
 var ErrForeignProgram = errors.New("another XDP program is attached; it is left alone")
 
-// Hook is the steering program on an interface, and which socket gets the
+// Hook is an XDP program on an interface, and which socket gets the
 // packets of which queue and worker. It is a bpf_link: the kernel takes it off
 // when the process ends.
 type Hook struct {
@@ -42,8 +42,8 @@ func Attach(cfg Config, s *Steering) (*Hook, error) {
 	return h, nil
 }
 
-func attach(cfg Config, s *Steering) (h *Hook, err error) {
-	h = &Hook{workers: s.cfg.Workers, Queues: cfg.Queues}
+func attach(cfg Config, p Program) (h *Hook, err error) {
+	h = &Hook{workers: p.workers(), Queues: cfg.Queues}
 	defer func() {
 		if err != nil {
 			_ = h.Close()
@@ -80,7 +80,7 @@ func attach(cfg Config, s *Steering) (h *Hook, err error) {
 	}); err != nil {
 		return h, fmt.Errorf("XDP socket map: %w", err)
 	}
-	if h.prog, err = loadProgram(s, h.xsks); err != nil {
+	if h.prog, err = p.load(h.xsks, &h.Info); err != nil {
 		return h, fmt.Errorf("XDP program: %w", err)
 	}
 	for _, flag := range []link.XDPAttachFlags{link.XDPDriverMode, link.XDPGenericMode} {
