@@ -1,0 +1,539 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"xpptp/control/sock"
+	"xpptp/engine/traffic"
+	"xpptp/rings"
+)
+
+// stream is the packets of one profile on one call. The port's owner has it
+// to itself after add.
+type stream struct {
+	profile int
+	place   int          // of its call among all
+	back    traffic.Path // of what comes back
+	tmpl    traffic.Template
+	sizes   traffic.SizeTable
+	offset  uint32
+	mean    float64 // size
+	src     *source // that it belongs to; nil once it is over
+
+	sent, txBytes, rxBytes, corrupted uint64
+	ver                               traffic.Verifier
+}
+
+// source is a schedule and the streams that share it, taking turns. It is an
+// entry of the calendar.
+type source struct {
+	pace     traffic.Pacer
+	streams  []*stream
+	turn     int
+	entry    int32
+	waiting  bool // is in the calendar
+	mean     float64
+	lastLate int64
+}
+
+// Port implements rings.Port for one worker: see the package's comment. Recv
+// and Send are the worker's.
+type Port struct {
+	l     *Load
+	info  rings.Info
+	pool  *rings.Pool
+	clock func() int64
+	timer *sock.Timer
+	mail  mailbox
+
+	cal     *traffic.Calendar
+	entries []*source // by number in the calendar
+	free    []int32   // numbers to use again
+	shared  []*source // per profile: the source of a schedule for all calls; nil elsewhere
+	streams map[uint32]*stream
+	run     *run
+	until   int64 // when sending ends
+	sending int   // sources in the calendar
+
+	counts traffic.Counts
+	sender Sender
+	times  *Histograms
+	spare  *Histograms // what Load hands over next for times
+
+	empty  int   // Recvs in a row that found nothing
+	armed  int64 // what the timer is set to; 0: not known
+	closed atomic.Bool
+	gone   chan struct{} // closed with the port
+	mu     sync.Mutex    // one of Close and a command's asker at a time
+
+	rxPackets, rxBytes, txPackets, txBytes, noFrame atomic.Uint64
+}
+
+func newPort(l *Load, worker int, pool *rings.Pool) (*Port, error) {
+	t, err := sock.NewTimer()
+	if err != nil {
+		return nil, err
+	}
+	now := l.cfg.Clock()
+	return &Port{
+		l: l, pool: pool, clock: l.cfg.Clock, timer: t,
+		info: rings.Info{
+			Name: fmt.Sprintf("load:%d", worker), Backend: "load", Queue: worker,
+			Link: rings.LinkIP, MTU: rings.MaxMTU, Batch: 64,
+		},
+		cal: traffic.NewCalendar(now), streams: map[uint32]*stream{},
+		times: newHistograms(), gone: make(chan struct{}),
+	}, nil
+}
+
+// Info implements rings.Port.
+func (p *Port) Info() rings.Info { return p.info }
+
+// FD implements rings.Port: a timer that is readable while packets are due,
+// or nearly.
+func (p *Port) FD() int { return p.timer.FD() }
+
+// Stats implements rings.Port.
+func (p *Port) Stats() rings.Stats {
+	return rings.Stats{
+		RxPackets: p.rxPackets.Load(), RxBytes: p.rxBytes.Load(),
+		TxPackets: p.txPackets.Load(), TxBytes: p.txBytes.Load(), RxNoFrame: p.noFrame.Load(),
+	}
+}
+
+// Flush implements rings.Port.
+func (p *Port) Flush() error {
+	if p.closed.Load() {
+		return p.down()
+	}
+	return nil
+}
+
+// Close implements rings.Port.
+func (p *Port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Swap(true) {
+		return nil
+	}
+	close(p.gone)
+	return p.timer.Close()
+}
+
+func (p *Port) down() error { return fmt.Errorf("%s: closed: %w", p.info.Name, rings.ErrPortDown) }
+
+// Recv implements rings.Port: it makes the packets that are due.
+func (p *Port) Recv(fs []*rings.Frame) (int, error) {
+	if p.closed.Load() {
+		return 0, p.down()
+	}
+	if p.mail.run() {
+		p.armed = 0
+	}
+	now := p.clock()
+	n, bytes := 0, 0
+	for n < len(fs) {
+		e := p.cal.Take(now)
+		if e < 0 {
+			break
+		}
+		src := p.entries[e]
+		due := src.pace.Due()
+		if late := now - due; late > int64(p.l.cfg.Behind) {
+			p.sender.Skipped += uint64(src.pace.Skip(now-int64(p.l.cfg.Behind), src.mean))
+			due = src.pace.Due()
+		}
+		if due >= p.until {
+			p.drop(src)
+			continue
+		}
+		if due > now {
+			p.cal.Put(e, due)
+			continue
+		}
+		if p.pool.Free() <= p.l.cfg.Reserve {
+			p.cal.Put(e, due)
+			p.sender.NoFrame++
+			p.noFrame.Add(1)
+			break
+		}
+		f := p.pool.Get()
+		bytes += p.make(f, src, due, now)
+		p.cal.Put(e, src.pace.Due())
+		fs[n] = f
+		n++
+	}
+	if n > 0 {
+		p.rxPackets.Add(uint64(n))
+		p.rxBytes.Add(uint64(bytes))
+		p.empty = 0
+		return n, nil
+	}
+	p.idle(now)
+	return 0, nil
+}
+
+// make writes the next packet of a source into a frame and returns its length.
+func (p *Port) make(f *rings.Frame, src *source, due, now int64) int {
+	st := src.streams[src.turn]
+	if src.turn++; src.turn == len(src.streams) {
+		src.turn = 0
+	}
+	size := st.sizes.At(st.sent, st.offset)
+	st.tmpl.Put(f.Extend(size), st.sent, due, now)
+	st.sent++
+	st.txBytes += uint64(size)
+	src.pace.Sent(size)
+
+	late := now - due
+	p.counts.Sent++
+	p.counts.TxBytes += uint64(size)
+	if late > int64(p.l.cfg.LateAfter) {
+		p.sender.Late++
+	}
+	record(p.times.Late, late)
+	off := late - src.lastLate
+	src.lastLate = late
+	record(p.times.Jitter, max(off, -off))
+	return size
+}
+
+// Send implements rings.Port: it takes what came out of the calls. It takes all.
+func (p *Port) Send(fs []*rings.Frame) (int, error) {
+	if p.closed.Load() {
+		return 0, p.down()
+	}
+	now := p.clock()
+	bytes := 0
+	for _, f := range fs {
+		bytes += f.Len()
+		p.judge(f.Data(), now)
+		f.Free()
+	}
+	p.txPackets.Add(uint64(len(fs)))
+	p.txBytes.Add(uint64(bytes))
+	return len(fs), nil
+}
+
+// judge counts a packet that came in.
+func (p *Port) judge(b []byte, now int64) {
+	pkt, v := traffic.Judge(b)
+	if v == traffic.Foreign {
+		p.sender.Foreign++
+		return
+	}
+	st := p.streams[pkt.Stamp.Stream()]
+	if st != nil && pkt.Path != st.back {
+		st = nil
+	}
+	if v == traffic.Corrupt {
+		p.counts.Corrupted++
+		p.counts.RxBytes += uint64(len(b))
+		if st != nil {
+			st.corrupted++
+			st.rxBytes += uint64(len(b))
+		}
+		return
+	}
+	if st == nil || pkt.Stamp.Seq() >= st.sent {
+		p.sender.Strays++
+		return
+	}
+	st.rxBytes += uint64(len(b))
+	p.counts.RxBytes += uint64(len(b))
+	p.account(st, pkt.Stamp, now)
+}
+
+// account counts a whole packet of a stream.
+func (p *Port) account(st *stream, s traffic.Stamp, now int64) {
+	c := &p.counts
+	next, gaps := st.ver.Next(), st.ver.Gaps()
+	switch st.ver.Receive(s.Seq()) {
+	case traffic.InOrder:
+		c.Received++
+		c.Missing += s.Seq() - next
+		c.Gaps += st.ver.Gaps() - gaps
+	case traffic.Late:
+		c.Received++
+		c.Reordered++
+		c.Missing--
+	case traffic.Duplicate:
+		c.Duplicated++
+		return
+	case traffic.Old:
+		c.Old++
+		return
+	}
+	record(p.times.Round, now-s.Sent())
+	record(p.times.RoundDue, now-s.Due())
+	if up, ok := s.Up(now); ok {
+		record(p.times.Up, up)
+		record(p.times.Down, now-s.Sent()-up)
+	}
+}
+
+// The timer wakes a sleeping worker so much before a packet is due, and the
+// worker looks until then: to sleep exactly is beyond the kernel.
+const (
+	wakeEarly = 60 * time.Microsecond
+	// armAfter is how many Recvs must find nothing before the timer is set.
+	armAfter = 4
+)
+
+// idle sets the timer by which a worker that goes to sleep is woken in time.
+func (p *Port) idle(now int64) {
+	next := p.cal.Next()
+	if next == p.armed {
+		return
+	}
+	if p.empty++; p.empty < armAfter && next-now < int64(wakeEarly) {
+		return
+	}
+	p.armed = next
+	switch d := next - now - int64(wakeEarly); {
+	case next == math.MaxInt64:
+		p.timer.Stop()
+	default:
+		// If it is to be readable already it stays so until it is set again.
+		p.timer.Set(time.Duration(d))
+	}
+	if p.mail.pending.Load() { // what was posted before the timer was set
+		p.timer.Set(0)
+	}
+}
+
+// The commands: each runs on the worker.
+
+// reset begins a run.
+func (p *Port) reset(r *run) {
+	p.run, p.until = r, r.end
+	for _, src := range p.entries {
+		if src != nil && src.waiting {
+			p.cal.Remove(src.entry)
+		}
+	}
+	p.entries, p.free, p.sending = p.entries[:0], p.free[:0], 0
+	p.shared = make([]*source, len(r.profiles))
+	clear(p.streams)
+	p.counts, p.sender = traffic.Counts{}, Sender{}
+	p.times.reset()
+}
+
+// add begins streams of a run; schedules of their own begin at from.
+func (p *Port) add(r *run, sts []*stream, from int64) {
+	if p.run != r {
+		return
+	}
+	for _, st := range sts {
+		pr := &r.profiles[st.profile]
+		p.streams[st.tmpl.Stream()] = st
+		src := &source{mean: st.mean}
+		if pr.Total {
+			if src = p.shared[st.profile]; src == nil {
+				src = &source{mean: st.mean}
+				p.shared[st.profile] = src
+			}
+		}
+		st.src = src
+		src.streams = append(src.streams, st)
+		if !pr.Total { // else setShares follows
+			src.pace.Start(&pr.Schedule, from+phase(pr, st.place, st.mean), 1, 0)
+			p.schedule(src)
+		}
+	}
+}
+
+// golden is the golden ratio's part behind the point: its multiples, taken
+// modulo 1, are spread evenly however many there are.
+const golden = 0.6180339887498949
+
+// phase is how much later a call's schedule begins than that of the first, in
+// ns: so that the packets, or bursts, of all calls are spread evenly.
+func phase(pr *Profile, place int, mean float64) int64 {
+	if pr.Sync {
+		return 0
+	}
+	units := float64(max(pr.Schedule.Burst, 1))
+	if pr.Schedule.Unit == traffic.Bits {
+		units = 8 * mean
+	}
+	_, part := math.Modf(float64(place) * golden)
+	return int64(part * units / pr.Schedule.Rate * 1e9)
+}
+
+// setShares sets the port's part of every schedule that all calls share.
+func (p *Port) setShares(r *run, parts []float64) {
+	if p.run != r {
+		return
+	}
+	for i, src := range p.shared {
+		if src == nil {
+			continue
+		}
+		if len(src.streams) == 0 {
+			if src.waiting {
+				p.cal.Remove(src.entry)
+				p.drop(src)
+			}
+			continue
+		}
+		if src.waiting {
+			src.pace.SetShare(parts[i])
+			continue
+		}
+		pr := &r.profiles[i]
+		// The workers' packets are to alternate.
+		phase := float64(p.info.Queue)
+		if pr.Schedule.Unit == traffic.Bits {
+			phase *= 8 * src.mean
+		}
+		from := max(p.clock(), r.start) - r.start
+		src.pace.Start(&pr.Schedule, r.start, parts[i], pr.Schedule.Units(from)+phase)
+		p.schedule(src)
+	}
+}
+
+func (p *Port) schedule(src *source) {
+	if n := len(p.free); n > 0 {
+		src.entry = p.free[n-1]
+		p.free = p.free[:n-1]
+		p.entries[src.entry] = src
+	} else {
+		src.entry = int32(len(p.entries))
+		p.entries = append(p.entries, src)
+		p.cal.Grow(len(p.entries))
+	}
+	src.waiting = true
+	p.sending++
+	p.cal.Put(src.entry, src.pace.Due())
+}
+
+// drop forgets a source that is out of the calendar.
+func (p *Port) drop(src *source) {
+	src.waiting = false
+	p.sending--
+	p.entries[src.entry] = nil
+	p.free = append(p.free, src.entry)
+}
+
+// remove ends a stream; what it counted stays.
+func (p *Port) remove(st *stream) {
+	if p.streams[st.tmpl.Stream()] != st {
+		return
+	}
+	delete(p.streams, st.tmpl.Stream())
+	p.settle(st)
+	src := st.src
+	for i, s := range src.streams {
+		if s == st {
+			src.streams = append(src.streams[:i], src.streams[i+1:]...)
+			break
+		}
+	}
+	if src.turn >= len(src.streams) {
+		src.turn = 0
+	}
+	if len(src.streams) == 0 && src.waiting {
+		p.cal.Remove(src.entry)
+		p.drop(src)
+	}
+}
+
+// settle counts everything that a stream has sent and that has not come as missing.
+func (p *Port) settle(st *stream) {
+	c := &p.counts
+	next, gaps := st.ver.Next(), st.ver.Gaps()
+	st.ver.Finish(st.sent)
+	c.Missing += st.ver.Next() - next
+	c.Gaps += st.ver.Gaps() - gaps
+	c.LongestGap = max(c.LongestGap, st.ver.LongestGap())
+}
+
+// part is a port's part of a Snapshot.
+type part struct {
+	streams, sending int
+	counts           traffic.Counts
+	sender           Sender
+	times            *Histograms
+}
+
+// ask has the worker hand over its counts: the distributions since the last
+// time, for which it gets fresh, everything else since the beginning of the run.
+func (p *Port) ask(ctx context.Context, fresh *Histograms, settle bool) (part, error) {
+	answer := make(chan part, 1)
+	var claimed atomic.Bool // by the answer, or by who no longer waits for it
+	posted := p.post(func() {
+		if claimed.Swap(true) {
+			return
+		}
+		if settle {
+			for _, st := range p.streams {
+				p.settle(st)
+			}
+		}
+		answer <- part{len(p.streams), p.sending, p.counts, p.sender, p.times}
+		p.times = fresh
+	})
+	if !posted {
+		return part{}, p.down()
+	}
+	err := p.down()
+	select {
+	case a := <-answer:
+		return a, nil
+	case <-p.gone:
+	case <-ctx.Done():
+		err = fmt.Errorf("%s: no answer: %w", p.info.Name, ctx.Err())
+	}
+	if claimed.Swap(true) {
+		return <-answer, nil
+	}
+	return part{}, err
+}
+
+// post hands the worker a command. It reports false if the port is closed.
+func (p *Port) post(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return false
+	}
+	p.mail.post(f)
+	p.timer.Set(0)
+	return true
+}
+
+// mailbox is a list of commands, done in order. Empty, it costs one atomic load.
+type mailbox struct {
+	pending atomic.Bool
+	mu      sync.Mutex
+	box     []func()
+}
+
+func (m *mailbox) post(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.box = append(m.box, f)
+	m.pending.Store(true)
+}
+
+// run does what was posted and reports whether there was anything.
+func (m *mailbox) run() bool {
+	if !m.pending.Load() {
+		return false
+	}
+	m.mu.Lock()
+	box := m.box
+	m.box = nil
+	m.pending.Store(false)
+	m.mu.Unlock()
+	for _, f := range box {
+		f()
+	}
+	return true
+}
