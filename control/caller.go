@@ -20,19 +20,37 @@ import (
 // tells how long every phase of each took: what a load generator wants. Start
 // and Shutdown are the Box's. The methods of a Caller and of what it gives may
 // be used by any goroutine, once it has started.
-type Caller struct{ *Box }
+type Caller struct {
+	*Box
+	server netip.AddrPort
+}
 
-// NewCaller makes a Caller. Of cfg it takes what is Common, CallsPerConnection
-// and Source; it opens nothing yet.
+// NewCaller makes a Caller. Of cfg it takes what is Common, Server,
+// CallsPerConnection and Source. It resolves the server, opens nothing yet, and
+// sends the server nothing before Connect.
 func NewCaller(cfg *config.Dial, log *slog.Logger) (*Caller, error) {
 	b, err := newClientBox(cfg, aaa.Secret{}, log)
 	if err != nil {
 		return nil, err
 	}
 	b.link.AskDNS = false
+	c := &Caller{Box: b}
+	if c.server, err = resolve(cfg.Server); err != nil {
+		return nil, err
+	}
 	b.dialFrom = cfg.Source
-	return &Caller{b}, nil
+	if len(b.dialFrom) == 0 {
+		a, err := sourceTo(c.server)
+		if err != nil {
+			return nil, err
+		}
+		b.dialFrom = []netip.Addr{a}
+	}
+	return c, nil
 }
+
+// Server is the address that the configured server has.
+func (c *Caller) Server() netip.AddrPort { return c.server }
 
 // Link makes the PPP settings for calls of one user. They may be shared by
 // calls.
@@ -46,6 +64,12 @@ func (c *Caller) Link(user string, password aaa.Secret, auth []aaa.Method, mppe 
 
 // Now is the time on the clock of the phases, in nanoseconds.
 func (c *Caller) Now() int64 { return c.clock() }
+
+// Backend is how packets are moved outside, once started.
+func (c *Caller) Backend() string { return string(c.ports.backend) }
+
+// Workers is how many threads move packets, once started.
+func (c *Caller) Workers() int { return len(c.loops) }
 
 // Phase is a part of setting up a call.
 type Phase uint8
@@ -124,7 +148,6 @@ const (
 	CauseAborted     = "killed"            // Kill
 	CauseMPPERefused = "mppe-refused"      // encryption is required and was not agreed on
 	CauseTerminated  = "peer-terminated"   // LCP Terminate-Request
-	CauseShutdown    = "connection-closed" // a call on a control connection that is over
 )
 
 // cause names why a call is over.
@@ -190,6 +213,8 @@ type Connection struct {
 	waiting []func() // what is to be done once it is up, or over
 	cancel  context.CancelFunc
 	times   ConnTimes
+
+	cause, reason string // why it is over
 }
 
 // ConnTimes is when things happened to a control connection, 0: not at all.
@@ -241,6 +266,8 @@ func (n *Connection) dial(ctx context.Context) {
 func (n *Connection) failed(err error) {
 	cause := CauseTCPFailed
 	switch {
+	case errors.Is(err, context.Canceled):
+		cause = CauseAborted
 	case errors.Is(err, syscall.ECONNREFUSED):
 		cause = CauseTCPRefused
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded):
@@ -276,7 +303,7 @@ func (n *Connection) connected(cn *conn) {
 }
 
 func (n *Connection) end(cause, reason string) {
-	n.over = true
+	n.over, n.cause, n.reason = true, cause, reason
 	n.proceed()
 	if n.spec.Down != nil {
 		n.spec.Down(cause, reason)
@@ -325,8 +352,11 @@ func (n *Connection) place(p *Placed, link *ppp.Config, watch CallWatcher) {
 	case p.over:
 		not(CauseEnded, "hung up before it was placed")
 		return
-	case !n.up || n.over || n.cn.stopping:
-		not(CauseShutdown, "the control connection is over")
+	case n.over:
+		not(n.cause, n.reason)
+		return
+	case n.cn.stopping:
+		not(CauseEnded, "the control connection is being closed")
 		return
 	}
 	k, err := n.cn.newCall(link, 0, 0, false, true)

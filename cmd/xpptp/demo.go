@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -232,37 +231,5 @@ func demoInNamespaces(cmd *cobra.Command) error {
 		return fmt.Errorf(needs+"use TUN devices; this one does not: %w", err)
 	}
 	_ = tun.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	again := exec.Command(self, os.Args[1:]...)
-	again.Env = append(os.Environ(), inNamespaces+"=1")
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, cmd.OutOrStdout(), cmd.ErrOrStderr()
-	sock.OwnNamespaces(again)
-	// A terminal sends ^C to both of us; what is sent to us alone is passed on.
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer signal.Stop(signals)
-	if err := again.Start(); err != nil {
-		return fmt.Errorf(needs+"make user and network namespaces; this one does not: %w", err)
-	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				_ = again.Process.Signal(s)
-			case <-ended:
-				return
-			}
-		}
-	}()
-	err = again.Wait()
-	var status *exec.ExitError
-	if errors.As(err, &status) && status.Exited() {
-		return &exitError{code: status.ExitCode()} // it has said why
-	}
-	return err
+	return runAgain(cmd, inNamespaces, sock.OwnNamespaces)
 }

@@ -83,6 +83,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newServeCmd(),
 		newDialCmd(),
+		newStressCmd(),
 		newDemoCmd(),
 		newCheckCmd(),
 		newDecryptCmd(),

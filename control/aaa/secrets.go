@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -161,6 +162,16 @@ func (e *Entry) readSecret(allowOpen bool) error {
 
 // Len is the number of entries.
 func (s *Secrets) Len() int { return s.count }
+
+// Entries lists all entries in the order of the file.
+func (s *Secrets) Entries() []*Entry {
+	all := make([]*Entry, 0, s.count)
+	for _, es := range s.byClient {
+		all = append(all, es...)
+	}
+	slices.SortFunc(all, func(a, b *Entry) int { return cmp.Compare(a.Line, b.Line) })
+	return all
+}
 
 // Lookup finds the entry for a client and a server. As in pppd a line that
 // names the client goes ahead of one that names only the server, that ahead of

@@ -36,6 +36,9 @@ type Weighted[T comparable] struct {
 // String is CHOICE=WEIGHT.
 func (w Weighted[T]) String() string { return fmt.Sprintf("%v=%d", w.Choice, w.Weight) }
 
+// MarshalText is String.
+func (w Weighted[T]) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
 // Ramp is how the rate of starting calls gets to its value.
 type Ramp string
 
@@ -225,7 +228,7 @@ func (s *Stress) fields() []field {
 		{"users-file", text{&s.UsersFile, "file", checkText}, "users and passwords instead, in the format of pppd's chap-secrets, used in turn"},
 		{"allow-world-readable-secrets", boolean{&s.AllowWorldReadableSecrets}, "take a file with secrets that every user can read"},
 		{"auth", &list[Weighted[aaa.Method]]{&s.AuthMix, "mix", "METHOD or METHOD=WEIGHT of pap, chap, mschapv1, mschapv2", 4, weighted(aaa.ParseMethod)}, "authentication methods of the calls"},
-		{"mppe", &list[Weighted[Policy]]{&s.MPPEMix, "mix", "POLICY or POLICY=WEIGHT of deny, allow, prefer, require", 4, weighted(parsePolicy)}, "encryption of the calls"},
+		{"mppe", &list[Weighted[Policy]]{&s.MPPEMix, "mix", "POLICY or POLICY=WEIGHT of deny, allow, prefer, require", 4, weighted(parsePolicy)}, "encryption of the calls; where authentication gives no keys there is none"},
 
 		{"traffic", loadRate{&t.Rate}, "packets or bits a second through the calls"},
 		{"traffic-per-call", boolean{&t.PerCall}, "that is the rate of each call, not of all together"},
@@ -478,7 +481,7 @@ func (s *Stress) PlanJSON() (json.RawMessage, error) { return json.Marshal(tree(
 
 // Dial is what a Caller is made with.
 func (s *Stress) Dial() *Dial {
-	return &Dial{Common: s.Common, CallsPerConnection: s.CallsPerConnection, Source: s.Sources()}
+	return &Dial{Common: s.Common, Server: s.Server, CallsPerConnection: s.CallsPerConnection, Source: s.Sources()}
 }
 
 // Password reads the password file.

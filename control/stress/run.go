@@ -1,0 +1,202 @@
+package stress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"xpptp/control"
+	"xpptp/control/config"
+	"xpptp/control/stress/report"
+)
+
+// Options say what a run is.
+type Options struct {
+	Plan    *config.Stress
+	Allow   []netip.Prefix // servers that may be put under load, beside loopback and the lab
+	Lab     *Lab           // nil: the server is there
+	Version string
+	Command []string
+	Log     *slog.Logger
+	// Progress hears how far the run is, some times a second, from one goroutine.
+	Progress func(Progress)
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Phase string // what is being done
+	Since time.Duration
+	Calls report.CallStates
+	Rate  float64 // calls that came up a second, lately
+}
+
+// shutdownTime bounds the orderly end of what is left after a run.
+const shutdownTime = 10 * time.Second
+
+// Run carries out a plan. The result is there, not valid, also when ctx ended
+// the run early; the error is for a run that could not begin.
+func Run(ctx context.Context, o *Options) (*report.Result, error) {
+	caller, err := control.NewCaller(o.Plan.Dial(), o.Log)
+	if err != nil {
+		return nil, err
+	}
+	allow := o.Allow
+	if o.Lab != nil {
+		allow = append(allow, netip.PrefixFrom(labServer.Addr(), 32))
+	}
+	if err := Permit(caller.Server().Addr(), allow); err != nil {
+		return nil, err
+	}
+	r := &run{Options: o, caller: caller}
+	if r.users, err = loadUsers(o.Plan); err != nil {
+		return nil, err
+	}
+	if err := caller.Start(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+		defer cancel()
+		_ = caller.Shutdown(ctx) // what is left of calls is in the result
+	}()
+	return r.result(ctx)
+}
+
+// run is a run under way.
+type run struct {
+	*Options
+	caller *control.Caller
+	users  *users
+	out    report.Result
+	usage  *usage
+	began  int64
+	fleet  *fleet // whose progress is shown
+	phase  string
+}
+
+func (r *run) result(ctx context.Context) (*report.Result, error) {
+	out := &r.out
+	r.began = r.caller.Now()
+	*out = report.Result{
+		Schema: report.Version, Name: r.Plan.Name, Seed: uint64(r.Plan.Seed), Valid: true,
+		Environment: r.environment(),
+	}
+	var err error
+	if out.Plan, err = r.Plan.PlanJSON(); err != nil {
+		return nil, err
+	}
+	out.Setup.AskedRate = float64(r.Plan.Rate)
+	r.usage = newUsage()
+	tests := r.Plan.Tests
+	if len(tests) == 0 {
+		tests = []config.Test{config.TestCalls}
+	}
+	for _, t := range tests {
+		if err := r.test(ctx, t); err != nil {
+			r.invalid("%s: %v", t, reasonOf(err))
+			break
+		}
+	}
+	out.Environment.DurationS = float64(r.caller.Now()-r.began) / 1e9
+	r.usage.fill(&out.Generator)
+	r.judge()
+	return out, nil
+}
+
+func reasonOf(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
+	return err
+}
+
+func (r *run) invalid(format string, args ...any) {
+	r.out.Valid = false
+	r.out.InvalidReasons = append(r.out.InvalidReasons, fmt.Sprintf(format, args...))
+}
+
+func (r *run) note(format string, args ...any) {
+	r.out.Notes = append(r.out.Notes, fmt.Sprintf(format, args...))
+}
+
+// test runs one test by name.
+func (r *run) test(ctx context.Context, t config.Test) error {
+	switch t {
+	case config.TestCalls:
+		return r.callsTest(ctx)
+	default: // the others are of the same kind
+		return fmt.Errorf("no such test")
+	}
+}
+
+// withFleet has the plan's calls up, does what is to be done with them, and
+// ends them.
+func (r *run) withFleet(ctx context.Context, with func(context.Context, *fleet) error) error {
+	f := newFleet(r.Plan, r.Plan.Calls, r.users, r.caller, r.caller.Server())
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	go f.drive(running)
+	watched := r.watch(running, f)
+	defer func() {
+		stop()
+		<-watched
+	}()
+	r.phase = "calls"
+	err := f.bringUp(ctx, newSchedule(r.Plan))
+	if err == nil {
+		err = with(ctx, f)
+	}
+	r.phase = "ending"
+	err = errors.Join(err, f.takeDown(ctx))
+	f.fill(&r.out)
+	return err
+}
+
+// watch samples the fleet until ctx ends, then closes the channel.
+func (r *run) watch(ctx context.Context, f *fleet) <-chan struct{} {
+	done := make(chan struct{})
+	every := max(100*time.Millisecond, (r.Plan.Duration+time.Duration(r.Plan.Calls)*time.Second/time.Duration(r.Plan.Rate))/1000)
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		var before uint64
+		for {
+			now := r.caller.Now()
+			s := f.sample(now)
+			ups := f.upCount()
+			r.show(s, float64(ups-before)/every.Seconds())
+			before = ups
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return done
+}
+
+func (t *tally) upCount() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.calls.Up
+}
+
+func (r *run) show(s report.CallStates, rate float64) {
+	if r.Progress != nil {
+		r.Progress(Progress{Phase: r.phase, Since: time.Duration(r.caller.Now() - r.began), Calls: s, Rate: rate})
+	}
+}
+
+// callsTest makes the plan's calls, keeps the load on for the plan's time, and
+// ends them.
+func (r *run) callsTest(ctx context.Context) error {
+	return r.withFleet(ctx, func(ctx context.Context, _ *fleet) error {
+		r.phase = "load"
+		return sleep(ctx, r.Plan.Duration)
+	})
+}
