@@ -16,7 +16,7 @@ func TestWorkerDoesNotAllocate(t *testing.T) {
 		s.step()
 	}
 	var k *call
-	for k = range s.client.l.calls {
+	for _, k = range s.client.calls() {
 	}
 	up := udp(k.nets[0].Local, simLocal, 1, 1, 600)
 	down := udp(simLocal, k.nets[0].Local, 2, 1, 600)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -15,12 +16,19 @@ import (
 // 10,000 calls come and go, by every way a call can end; nothing is left of
 // them: no goroutine, timer, address, call ID, interface identifier or frame.
 func TestChurn(t *testing.T) {
-	total := 10_000
-	if testing.Short() {
-		total = 500
+	for workers, total := range map[int]int{1: 10_000, 2: 1500, 4: 500} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
+			if testing.Short() {
+				total = 500
+			}
+			churn(t, workers, total)
+		})
 	}
+}
+
+func churn(t *testing.T, workers, total int) {
 	before := runtime.NumGoroutine()
-	s := newSim(t, simOptions{seed: 7, common: func(c *config.Common) { c.PPP.EchoInterval = 0 }})
+	s := newSim(t, simOptions{seed: 7, workers: workers, common: func(c *config.Common) { c.PPP.EchoInterval = 0 }})
 	made, ends := 0, map[string]int{}
 	for made < total {
 		n := 1 + s.rnd.IntN(40)
@@ -35,12 +43,12 @@ func TestChurn(t *testing.T) {
 			s.step()
 		}
 		if s.rnd.IntN(2) == 0 {
-			s.until("calls up", 60, func() bool { return s.upCalls() == len(s.client.l.calls) && s.serverUp() == s.upCalls() })
+			s.until("calls up", 60, func() bool { return s.upCalls() == len(s.client.calls()) && s.serverUp() == s.upCalls() })
 		}
 		for _, c := range conns {
 			switch s.rnd.IntN(4) {
 			case 0: // the client hangs up
-				for _, k := range s.client.l.sortedCalls() {
+				for _, k := range s.client.calls() {
 					if k.conn == c {
 						k.hangUp(ppp.Reason{Code: ppp.UserRequest})
 					}
@@ -49,7 +57,7 @@ func TestChurn(t *testing.T) {
 				c.pump()
 				ends["client"]++
 			case 1: // the server hangs up
-				for _, k := range s.server.l.sortedCalls() {
+				for _, k := range s.server.calls() {
 					if k.conn.m.RemoteAddr() == c.m.LocalAddr() {
 						k.hangUp(ppp.Reason{Code: ppp.AdminReset})
 						k.conn.leaving = true
@@ -68,10 +76,12 @@ func TestChurn(t *testing.T) {
 		defer func() {
 			if t.Failed() {
 				for _, e := range []*simEnd{s.client, s.server} {
-					for c := range e.l.conns {
-						t.Logf("left: conn %v originator %v state %v stopping %v leaving %v placing %d calls %d/%d", c.m.RemoteAddr(), c.m.Originator(), c.m.State(), c.stopping, c.leaving, c.placing, len(c.calls), c.m.NumCalls())
+					for _, l := range e.loops {
+						for c := range l.conns {
+							t.Logf("left: conn %v originator %v state %v stopping %v leaving %v placing %d calls %d/%d", c.m.RemoteAddr(), c.m.Originator(), c.m.State(), c.stopping, c.leaving, c.placing, len(c.calls), c.m.NumCalls())
+						}
 					}
-					for _, k := range e.l.sortedCalls() {
+					for _, k := range e.calls() {
 						t.Logf("left: call %d client %v opened %v ending %v gone %v phase %v", k.id, k.client, k.opened, k.ending, k.gone, k.link.Phase())
 					}
 				}
@@ -84,12 +94,12 @@ func TestChurn(t *testing.T) {
 					c.pump()
 				}
 			}
-			for _, k := range s.client.l.sortedCalls() { // those that were still being placed
+			for _, k := range s.client.calls() { // those that were still being placed
 				if k.opened && !k.ending {
 					k.hangUp(ppp.Reason{Code: ppp.UserRequest})
 				}
 			}
-			return len(s.client.l.calls)+len(s.client.l.conns)+len(s.server.l.calls)+len(s.server.l.conns) == 0
+			return len(s.client.calls())+s.client.conns()+len(s.server.calls())+s.server.conns() == 0
 		})
 	}
 	for range 100 {
@@ -97,8 +107,10 @@ func TestChurn(t *testing.T) {
 	}
 	s.clean()
 	s.accounted()
-	if n := len(s.server.l.ids.used); n > 20_000 {
-		t.Errorf("%d call IDs remembered after 60 s of rest each", n)
+	for _, l := range s.server.loops {
+		if n := len(l.ids.used); n > 20_000/workers {
+			t.Errorf("%d call IDs remembered after 60 s of rest each", n)
+		}
 	}
 	runtime.GC()
 	if n := runtime.NumGoroutine(); n > before {
@@ -136,7 +148,7 @@ func TestForgedGRE(t *testing.T) {
 	s.call(1)
 	s.until("call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
 	var k *call
-	for k = range s.server.l.calls {
+	for _, k = range s.server.calls() {
 	}
 	var last []byte
 	s.bad = badness{}
@@ -192,7 +204,7 @@ func TestForgedGRE(t *testing.T) {
 		s.step()
 		s.drainInside(s.server, func(p []byte) { up.receive(t, p) })
 	}
-	d := s.server.w.State().Drops
+	d := s.server.drops()
 	if up.got != 300 {
 		t.Errorf("%d of 300 good packets arrived; drops %v", up.got, drops(s.server))
 	}

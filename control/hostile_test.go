@@ -13,7 +13,7 @@ func TestHostileControlConnections(t *testing.T) {
 	s := newSim(t, simOptions{seed: 8})
 	s.call(1)
 	s.until("call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
-	k := s.client.l.sortedCalls()[0]
+	k := s.client.calls()[0]
 	up := &stream{src: k.nets[0].Local, dst: simLocal, id: 1}
 
 	start := pptp.Append(nil, &pptp.StartRequest{ProtocolVersion: 0x100, HostName: "evil"})

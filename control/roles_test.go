@@ -38,13 +38,13 @@ func (c *conn) placeIncoming(t *testing.T) *call {
 
 // A client that announces its call (ICRQ, ICRP, ICCN): the server is the PNS.
 func TestIncomingCall(t *testing.T) {
-	for _, over := range []string{"client", "server"} {
+	for i, over := range []string{"client", "server", "client", "server"} {
 		t.Run(over+" hangs up", func(t *testing.T) {
-			s := newSim(t, simOptions{seed: 2})
+			s := newSim(t, simOptions{seed: 2, workers: 1 + i/2})
 			c := s.connect()
 			c.onUp = func() { c.placeIncoming(t) }
 			s.until("call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
-			k := s.client.l.sortedCalls()[0]
+			k := s.client.calls()[0]
 			up := &stream{src: k.nets[0].Local, dst: simLocal, id: 1}
 			for range 50 {
 				up.send(s, s.client, 500)
@@ -58,8 +58,8 @@ func TestIncomingCall(t *testing.T) {
 			if over == "server" {
 				e = s.server
 			}
-			e.l.sortedCalls()[0].hangUp(ppp.Reason{Code: ppp.AdminReset})
-			s.until("call over at both ends", 30, func() bool { return len(s.client.l.calls)+len(s.server.l.calls) == 0 })
+			e.calls()[0].hangUp(ppp.Reason{Code: ppp.AdminReset})
+			s.until("call over at both ends", 30, func() bool { return len(s.client.calls())+len(s.server.calls()) == 0 })
 			s.hangUp()
 		})
 	}
@@ -84,7 +84,7 @@ func TestEndings(t *testing.T) {
 			client: ppp.PeerTerminated, serverSays: ppp.AuthRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSim(t, simOptions{seed: 9, dial: o.dial, serve: o.serve})
+			s := newSim(t, simOptions{seed: 9, workers: 2, dial: o.dial, serve: o.serve})
 			var served []CallEvent
 			s.server.box.OnEvent(func(e CallEvent) { served = append(served, e) })
 			if o.password != "" {
@@ -98,7 +98,7 @@ func TestEndings(t *testing.T) {
 			if e := served[0]; e.WasUp || e.Reason.Code != o.serverSays {
 				t.Errorf("the server says %v (up %v), want %v", e.Reason, e.WasUp, o.serverSays)
 			}
-			s.until("nothing left", 200, func() bool { return len(s.client.l.conns)+len(s.server.l.conns) == 0 })
+			s.until("nothing left", 200, func() bool { return s.client.conns()+s.server.conns() == 0 })
 			s.clean()
 		})
 	}
@@ -114,7 +114,7 @@ func TestVanishedPeer(t *testing.T) {
 			name = "LCP echo"
 		}
 		t.Run(name, func(t *testing.T) {
-			s := newSim(t, simOptions{seed: 4, common: func(c *config.Common) {
+			s := newSim(t, simOptions{seed: 4, workers: 2, common: func(c *config.Common) {
 				c.PPP.EchoInterval = 0
 				if lcp {
 					c.PPP.EchoInterval = 5e9
@@ -126,7 +126,7 @@ func TestVanishedPeer(t *testing.T) {
 			s.until("call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
 			s.bad = badness{loss: 1000}
 			s.pipes = nil // TCP carries nothing either
-			s.until("server has noticed", 400, func() bool { return len(s.server.l.calls) == 0 })
+			s.until("server has noticed", 400, func() bool { return len(s.server.calls()) == 0 })
 			want := ppp.LowerDown
 			if lcp {
 				want = ppp.EchoTimeout
@@ -147,7 +147,7 @@ func TestPlainDataRefused(t *testing.T) {
 	s := newSim(t, simOptions{seed: 6})
 	s.call(1)
 	s.until("call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
-	k := s.client.l.sortedCalls()[0]
+	k := s.client.calls()[0]
 	s.client.w.Post(func() { // a client that forgets to encrypt
 		k.wc.TxOpen = false
 		k.wc.Encrypt = 0
@@ -161,7 +161,7 @@ func TestPlainDataRefused(t *testing.T) {
 		s.step()
 		s.drainInside(s.server, func([]byte) { t.Error("plain data came through") })
 	}
-	if n := s.server.w.State().Drops[engine.MPPEPlain]; n != 20 {
+	if n := s.server.drops()[engine.MPPEPlain]; n != 20 {
 		t.Errorf("%d of 20 packets dropped as mppe-plain; drops %v", n, drops(s.server))
 	}
 }

@@ -54,9 +54,32 @@ type sim struct {
 	pipes  []*pipe
 	events []CallEvent
 	direct bool         // a perfect wire, without copies
+	spread spread       // which worker's port a packet comes to
 	tap    func([]byte) // sees what goes onto the wire
 
 	onWire, lostOnWire, copiedOnWire, corruptOnWire int
+}
+
+// spread is how the simulated interfaces choose among the workers' ports.
+type spread int
+
+const (
+	byCall   spread = iota // the call's own: XDP, packet fan-out
+	byFlow                 // one for all packets between two addresses: a NIC's queues
+	atRandom               // any: what nobody does
+)
+
+// pick returns the port that an outside packet comes to.
+func (s *sim) pick(p []byte, n int) int {
+	switch {
+	case n == 1 || len(p) < 28:
+		return 0
+	case s.spread == byFlow:
+		return int(p[15]+p[19]) % n
+	case s.spread == atRandom:
+		return s.rnd.IntN(n)
+	}
+	return rings.Shard(binary.BigEndian.Uint16(p[26:]), n)
 }
 
 type latePacket struct {
@@ -65,15 +88,55 @@ type latePacket struct {
 	deliver func([]byte)
 }
 
-// simEnd is one box with the test's end of its inside port.
+// simEnd is one box with the test's ends of its inside ports. What has an entry
+// for each worker comes first; what is named alone is the first worker's.
 type simEnd struct {
-	box    *Box
+	box     *Box
+	loops   []*Loop
+	ws      []*workers.Worker
+	pools   []*rings.Pool
+	wires   []*mem.Port // outside ports
+	insides []*mem.Port
+
 	l      *Loop
 	w      *workers.Worker
 	pool   *rings.Pool
-	wire   rings.Port // its outside port
+	wire   *mem.Port
 	inside *mem.Port
-	fs     [64]*rings.Frame
+
+	next int // loop of the next connection
+	fs   [64]*rings.Frame
+}
+
+// calls returns the calls of all loops, each loop's in the order they were made.
+func (e *simEnd) calls() (ks []*call) {
+	for _, l := range e.loops {
+		ks = append(ks, l.sortedCalls()...)
+	}
+	return ks
+}
+
+// conns returns the number of control connections.
+func (e *simEnd) conns() (n int) {
+	for _, l := range e.loops {
+		n += len(l.conns)
+	}
+	return n
+}
+
+// nextLoop takes the loops in turns, as a box does.
+func (e *simEnd) nextLoop() *Loop {
+	e.next++
+	return e.loops[e.next%len(e.loops)]
+}
+
+// drops adds up the drops of all workers.
+func (e *simEnd) drops() (d engine.Counters) {
+	for _, w := range e.ws {
+		o := w.State().Drops
+		d.Add(&o)
+	}
+	return d
 }
 
 type simDevice struct{ addrs, routes map[netip.Prefix]bool }
@@ -110,12 +173,13 @@ func (d *simDevice) DelRoute(p netip.Prefix) error {
 
 // simOptions change the settings of both ends.
 type simOptions struct {
-	seed   uint64
-	bad    badness
-	common func(*config.Common)
-	serve  func(*config.Config)
-	dial   func(*config.Dial)
-	log    bool
+	seed    uint64
+	workers int // of each end, 1 if zero
+	bad     badness
+	common  func(*config.Common)
+	serve   func(*config.Config)
+	dial    func(*config.Dial)
+	log     bool
 }
 
 func newSim(t *testing.T, o simOptions) *sim {
@@ -162,17 +226,27 @@ func newSim(t *testing.T, o simOptions) *sim {
 	}
 	cb.OnEvent(func(e CallEvent) { s.events = append(s.events, e) })
 
-	mk := func() *rings.Pool { return rings.NewPoolN(2048, rings.ChunkSmall) }
-	sp, cp := mk(), mk()
-	so, co := mem.Pair(mem.Config{Link: rings.LinkIP, Ring: 1024, PoolA: sp, PoolB: cp, AtoB: s.link, BtoA: s.link})
-	s.server = s.end(sb, sp, so)
-	s.client = s.end(cb, cp, co)
+	n := max(o.workers, 1)
+	s.server, s.client = s.end(sb, n), s.end(cb, n)
+	for i := range n {
+		var a, b *mem.Port
+		// What a port sends comes to any port of the other end.
+		toClient := func(p []byte) { s.server.wires[s.pick(p, n)].Inject(p) }
+		toServer := func(p []byte) { s.client.wires[s.pick(p, n)].Inject(p) }
+		a, b = mem.Pair(mem.Config{
+			Link: rings.LinkIP, Ring: 1024, PoolA: s.server.pools[i], PoolB: s.client.pools[i],
+			AtoB: func(frame []byte, _ func([]byte)) { s.link(frame, toClient) },
+			BtoA: func(frame []byte, _ func([]byte)) { s.link(frame, toServer) },
+		})
+		s.server.wires, s.client.wires = append(s.server.wires, a), append(s.client.wires, b)
+	}
+	s.start(s.server)
+	s.start(s.client)
 	return s
 }
 
-// end finishes one box: ports in memory, the simulation's clock and randomness.
-func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
-	inside, far := mem.Pair(mem.Config{Link: rings.LinkIP, Ring: 1024, PoolA: p})
+// end begins one box: its frames, the simulation's clock and randomness.
+func (s *sim) end(b *Box, n int) *simEnd {
 	b.clock = func() int64 { return s.now }
 	b.rand = func(x []byte) {
 		for i := range x {
@@ -180,24 +254,44 @@ func (s *sim) end(b *Box, p *rings.Pool, outside rings.Port) *simEnd {
 		}
 	}
 	b.outsideMTU = 1500
+	b.nLoops = n
 	b.ports = &ports{inside: &tunInside{b, &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}}
-	cfg := workers.Config{
-		Pool: p, Outside: []rings.Port{outside}, Inside: inside, CPU: -1, Cipher: multi.Best(),
-		Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal, LocalV6: linkLocal(b.iid),
-		CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
-		GRE: gre.Config{
-			First: uint32(s.rnd.IntN(2)), Window: b.common.GRE.ReceiveWindow, ReorderDelay: int64(b.common.GRE.Reorder),
-			LimitWindow: b.common.GRE.Window == config.WindowRFC,
-		},
+	arena := rings.NewArenaN(2048*n, rings.ChunkSmall)
+	e := &simEnd{box: b}
+	for i := range n {
+		e.pools = append(e.pools, rings.NewPool(arena, 2048*i, 2048*(i+1)))
 	}
-	w, err := workers.New(cfg, s.now)
+	return e
+}
+
+// start finishes it: inside ports in memory, workers and loops.
+func (s *sim) start(e *simEnd) {
+	b := e.box
+	var cfgs []workers.Config
+	for i, p := range e.pools {
+		inside, far := mem.Pair(mem.Config{Link: rings.LinkIP, Ring: 1024, PoolA: p})
+		e.insides = append(e.insides, far)
+		cfgs = append(cfgs, workers.Config{
+			Pool: p, Outside: []rings.Port{e.wires[i]}, Inside: inside, CPU: -1, Cipher: multi.Best(),
+			Client: b.serve == nil, ClampMSS: true, LocalV4: simLocal, LocalV6: linkLocal(b.iid),
+			CopyDSCP: b.common.IP.CopyDSCP, CopyECN: b.common.IP.CopyECN,
+			GRE: gre.Config{
+				First: uint32(s.rnd.IntN(2)), Window: b.common.GRE.ReceiveWindow, ReorderDelay: int64(b.common.GRE.Reorder),
+				LimitWindow: b.common.GRE.Window == config.WindowRFC,
+			},
+		})
+	}
+	ws, err := workers.NewTeam(cfgs, s.now)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(w.Close)
-	l := newLoop(b, 0, w, b.clock, b.rand)
-	b.loops = []*Loop{l}
-	return &simEnd{box: b, l: l, w: w, pool: p, wire: outside, inside: far}
+	e.ws = ws
+	for i, w := range ws {
+		s.t.Cleanup(w.Close)
+		e.loops = append(e.loops, newLoop(b, i, w, b.clock, b.rand))
+	}
+	b.loops = e.loops
+	e.l, e.w, e.pool, e.wire, e.inside = e.loops[0], e.ws[0], e.pools[0], e.wires[0], e.insides[0]
 }
 
 // link is the simulated wire.
@@ -272,8 +366,8 @@ func (s *sim) connect() *conn {
 	up.other, down.other = down, up
 	s.server.box.count.conns.Add(1)
 	s.client.box.count.conns.Add(1)
-	down.to = s.client.l.addConn(up, true, ca, sa)
-	up.to = s.server.l.addConn(down, false, sa, ca)
+	down.to = s.client.nextLoop().addConn(up, true, ca, sa)
+	up.to = s.server.nextLoop().addConn(down, false, sa, ca)
 	s.pipes = append(s.pipes, up, down)
 	return down.to
 }
@@ -303,8 +397,12 @@ func (s *sim) step() {
 	}
 	for _, e := range []*simEnd{s.server, s.client} {
 		for range 4 {
-			e.l.step(s.now)
-			e.w.Step(s.now)
+			for _, l := range e.loops {
+				l.step(s.now)
+			}
+			for _, w := range e.ws {
+				w.Step(s.now)
+			}
 		}
 	}
 	keep := s.pipes[:0]
@@ -330,7 +428,7 @@ func (s *sim) until(what string, seconds int, f func() bool) {
 	for end := s.now + int64(seconds)*1e9; !f(); {
 		if s.now > end {
 			for _, e := range []*simEnd{s.client, s.server} {
-				for _, k := range e.l.sortedCalls() {
+				for _, k := range e.calls() {
 					s.t.Logf("client %v: call %d/%d opened %v up %v ending %v gone %v link %+v nets %v %v", k.client, k.id, k.wc.PeerCallID,
 						k.opened, k.up, k.ending, k.gone, k.link.Snapshot(), k.nets[0], k.nets[1])
 				}
@@ -343,7 +441,7 @@ func (s *sim) until(what string, seconds int, f func() bool) {
 }
 
 func (s *sim) upCalls() (n int) {
-	for k := range s.client.l.calls {
+	for _, k := range s.client.calls() {
 		if k.up && !k.gone && k.ready() {
 			n++
 		}
@@ -361,7 +459,7 @@ func (k *call) ready() bool {
 }
 
 func (s *sim) serverUp() (n int) {
-	for k := range s.server.l.calls {
+	for _, k := range s.server.calls() {
 		if !k.gone && k.ready() {
 			n++
 		}
@@ -374,7 +472,9 @@ func (s *sim) hangUp() {
 	s.t.Helper()
 	for _, e := range []*simEnd{s.client, s.server} {
 		e.box.stopping.Store(true)
-		e.l.hangUpAll()
+		for _, l := range e.loops {
+			l.hangUpAll()
+		}
 		s.until("all calls and connections gone", 120, func() bool {
 			return e.box.count.calls.Load() == 0 && e.box.count.conns.Load() == 0
 		})
@@ -393,12 +493,18 @@ func (s *sim) hangUp() {
 func (s *sim) clean() {
 	s.t.Helper()
 	for name, e := range map[string]*simEnd{"server": s.server, "client": s.client} {
-		st := e.w.State()
-		if st.Sessions != 0 || len(e.l.calls) != 0 || len(e.l.conns) != 0 {
-			s.t.Errorf("%s: %d sessions, %d calls, %d connections left", name, st.Sessions, len(e.l.calls), len(e.l.conns))
-		}
-		if n := e.l.wheel.Len(); n != 0 {
-			s.t.Errorf("%s: %d timers left", name, n)
+		for i, l := range e.loops {
+			if n := e.ws[i].State().Sessions; n != 0 || len(l.calls) != 0 || len(l.conns) != 0 {
+				s.t.Errorf("%s: %d sessions, %d calls, %d connections left", name, n, len(l.calls), len(l.conns))
+			}
+			if n := l.wheel.Len(); n != 0 {
+				s.t.Errorf("%s: %d timers left", name, n)
+			}
+			for k, used := range l.ids.used {
+				if used {
+					s.t.Errorf("%s: call ID %d still in use", name, k.id)
+				}
+			}
 		}
 		if n := e.box.addr.inUse(); n != 0 || len(e.box.addr.ids) != 0 {
 			s.t.Errorf("%s: %d addresses and %d interface identifiers left", name, n, len(e.box.addr.ids))
@@ -408,48 +514,50 @@ func (s *sim) clean() {
 				s.t.Errorf("%s: pool %s has %d addresses in use", name, p.Name(), p.Used())
 			}
 		}
-		for k, used := range e.l.ids.used {
-			if used {
-				s.t.Errorf("%s: call ID %d still in use", name, k.id)
-			}
-		}
 		if d := e.box.ports.inside.(*tunInside).dev.(*simDevice); len(d.addrs)+len(d.routes) != 0 {
 			s.t.Errorf("%s: addresses %v, routes %v left on the device", name, d.addrs, d.routes)
 		}
 		s.drainInside(e, func([]byte) {})
-		if free := e.pool.Free(); free != e.pool.Size() {
-			s.t.Errorf("%s: %d of %d frames leaked", name, e.pool.Size()-free, e.pool.Size())
+		for i, p := range e.pools {
+			// What came by the rings has gone back by them: each has what it began with.
+			if p.Free() != 2048 || p.Size() != 2048 {
+				s.t.Errorf("%s: worker %d has %d free frames and %d in all of 2048", name, i, p.Free(), p.Size())
+			}
 		}
 	}
 }
 
 // drainInside gives every packet that came out at an inside port to f.
 func (s *sim) drainInside(e *simEnd, f func([]byte)) {
-	for {
-		n, err := e.inside.Recv(e.fs[:])
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for _, fr := range e.fs[:n] {
-			f(fr.Data())
-			fr.Free()
-		}
-		if n == 0 {
-			return
+	for _, p := range e.insides {
+		for {
+			n, err := p.Recv(e.fs[:])
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			for _, fr := range e.fs[:n] {
+				f(fr.Data())
+				fr.Free()
+			}
+			if n == 0 {
+				break
+			}
 		}
 	}
 }
 
-// inject puts an IP packet into an inside port.
-func (s *sim) inject(e *simEnd, p []byte) {
-	f := e.inside.Pool().Get()
-	if f == nil || !f.Set(p) {
+// inject puts an IP packet into an inside port, the same for all packets
+// between two hosts.
+func (s *sim) inject(e *simEnd, b []byte) {
+	p := e.insides[(int(b[15])+int(b[19]))%len(e.insides)]
+	f := p.Pool().Get()
+	if f == nil || !f.Set(b) {
 		s.t.Fatal("inject: no frame")
 	}
-	if n, err := e.inside.Send([]*rings.Frame{f}); n != 1 || err != nil {
+	if n, err := p.Send([]*rings.Frame{f}); n != 1 || err != nil {
 		s.t.Fatalf("inject: %d, %v", n, err)
 	}
-	if err := e.inside.Flush(); err != nil {
+	if err := p.Flush(); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -518,7 +626,7 @@ func TestCall(t *testing.T) {
 	s.call(1)
 	s.until("one call up", 20, func() bool { return s.upCalls() == 1 && s.serverUp() == 1 })
 	var k *call
-	for k = range s.client.l.calls {
+	for _, k = range s.client.calls() {
 	}
 	if got := k.cipher(); got != "mppe-128-stateless" {
 		t.Errorf("cipher %s", got)
@@ -546,7 +654,7 @@ func TestCall(t *testing.T) {
 // drops names the drops of one end.
 func drops(e *simEnd) map[string]uint64 {
 	m := map[string]uint64{}
-	for d, n := range e.w.State().Drops {
+	for d, n := range e.drops() {
 		if n > 0 {
 			m[engine.Drop(d).String()] = n
 		}
@@ -554,15 +662,72 @@ func drops(e *simEnd) map[string]uint64 {
 	return m
 }
 
+// Packets that come to any worker but their own, outside and inside, are
+// handed over: all arrive, in order, and every frame goes home.
+func TestWrongWorker(t *testing.T) {
+	for _, n := range []int{2, 4} {
+		for _, how := range []spread{byFlow, atRandom} {
+			t.Run(fmt.Sprintf("%d workers/%d", n, how), func(t *testing.T) {
+				s := newSim(t, simOptions{seed: 31, workers: n})
+				s.spread = how
+				for range n {
+					s.call(2)
+				}
+				s.until("calls up", 60, func() bool { return s.upCalls() == 2*n && s.serverUp() == 2*n })
+				var streams []*stream
+				up, down := map[netip.Addr]*stream{}, map[netip.Addr]*stream{}
+				for i, k := range s.client.calls() {
+					a := k.nets[0].Local
+					up[a] = &stream{src: a, dst: simLocal, id: uint32(2 * i)}
+					down[a] = &stream{src: simLocal, dst: a, id: uint32(2*i + 1)}
+					streams = append(streams, up[a], down[a])
+				}
+				turn := func() {
+					s.step()
+					s.drainInside(s.server, func(p []byte) { up[netip.AddrFrom4(wire.IPv4(p).Src())].receive(t, p) })
+					s.drainInside(s.client, func(p []byte) { down[netip.AddrFrom4(wire.IPv4(p).Dst())].receive(t, p) })
+				}
+				for range 300 {
+					for i, st := range streams {
+						st.send(s, []*simEnd{s.client, s.server}[i%2], 36+s.rnd.IntN(1300))
+					}
+					turn()
+				}
+				for range 50 {
+					turn()
+				}
+				for _, st := range streams {
+					if st.got != 300 {
+						t.Errorf("stream %d: %d of 300 arrived; drops %v, %v", st.id, st.got, drops(s.client), drops(s.server))
+					}
+				}
+				for name, e := range map[string]*simEnd{"server": s.server, "client": s.client} {
+					var over uint64
+					for _, w := range e.ws {
+						over += w.State().Flow.HandedOver
+					}
+					if over < 300 {
+						t.Errorf("%s: %d packets were handed over", name, over)
+					}
+				}
+				s.accounted()
+				s.hangUp()
+			})
+		}
+	}
+}
+
 // Thousands of bad links: whatever the link does, what is delivered is in
 // order, unduplicated and byte-exact, nothing vanishes without a name, the
 // machines end in a defined state and give everything back.
 func TestBadLinks(t *testing.T) {
-	seeds := 40
-	if n, err := strconv.Atoi(os.Getenv("XPPTP_SEEDS")); err == nil {
-		seeds = n
-	} else if testing.Short() {
-		seeds = 10
+	seeds := map[int]int{1: 20, 2: 14, 4: 4} // by number of workers
+	for workers := range seeds {
+		if n, err := strconv.Atoi(os.Getenv("XPPTP_SEEDS")); err == nil {
+			seeds[workers] = n
+		} else if testing.Short() {
+			seeds[workers] /= 4
+		}
 	}
 	links := map[string]badness{
 		"loss":    {loss: 150},
@@ -572,19 +737,21 @@ func TestBadLinks(t *testing.T) {
 		"all":     {loss: 80, dup: 80, delay: 150, maxDelay: 30, corrupt: 30},
 	}
 	for name, bad := range links {
-		t.Run(name, func(t *testing.T) {
-			for seed := range seeds {
-				t.Run(strconv.Itoa(seed), func(t *testing.T) { badLink(t, uint64(seed), bad) })
-				if t.Failed() {
-					return
+		for workers, n := range seeds {
+			t.Run(fmt.Sprintf("%s/%d workers", name, workers), func(t *testing.T) {
+				for seed := range n {
+					t.Run(strconv.Itoa(seed), func(t *testing.T) { badLink(t, uint64(seed), workers, bad) })
+					if t.Failed() {
+						return
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
-func badLink(t *testing.T, seed uint64, bad badness) {
-	s := newSim(t, simOptions{seed: seed, bad: bad, log: os.Getenv("XPPTP_SIM_LOG") != "", common: func(c *config.Common) {
+func badLink(t *testing.T, seed uint64, workers int, bad badness) {
+	s := newSim(t, simOptions{seed: seed, workers: workers, bad: bad, log: os.Getenv("XPPTP_SIM_LOG") != "", common: func(c *config.Common) {
 		c.MPPEStateful = seed%3 == 0
 		if seed%5 == 1 {
 			c.GRE.Reorder = 0
@@ -600,18 +767,25 @@ func badLink(t *testing.T, seed uint64, bad badness) {
 	if seed%3 == 0 {
 		s.client.box.link.MPPE.Stateful = ppp.StatefulPreferred
 	}
-	s.call(1 + int(seed%3))
+	s.spread = spread(seed % 2)
 	calls := 1 + int(seed%3)
+	if workers == 1 {
+		s.call(calls)
+	} else { // each at another worker
+		for range calls {
+			s.call(1)
+		}
+	}
 	settled := func() bool {
-		n := len(s.client.l.calls) // calls may fail on a bad link; those that live must be up at both ends
-		return (n == calls || len(s.events) > 0) && s.upCalls() == n && s.serverUp() == len(s.server.l.calls) && s.serverUp() == n
+		n := len(s.client.calls()) // calls may fail on a bad link; those that live must be up at both ends
+		return (n == calls || len(s.events) > 0) && s.upCalls() == n && s.serverUp() == len(s.server.calls()) && s.serverUp() == n
 	}
 	s.until("calls up or over", 200, settled)
 
 	type pair struct{ up, down *stream }
 	var streams []*pair // in order of calls: a map's order would not be the seed's
 	byAddr := map[netip.Addr]*pair{}
-	for _, k := range s.client.l.sortedCalls() {
+	for _, k := range s.client.calls() {
 		if n := k.nets[0]; n != nil {
 			id := uint32(len(streams)*2 + 1)
 			p := &pair{&stream{src: n.Local, dst: simLocal, id: id}, &stream{src: simLocal, dst: n.Local, id: id + 1}}
@@ -709,7 +883,7 @@ func badLink(t *testing.T, seed uint64, bad badness) {
 			t.Errorf("on a good link again %d up and %d down of 20 arrived; drops %v, %v",
 				st.up.got-up, st.down.got-down, drops(s.client), drops(s.server))
 			for _, e := range []*simEnd{s.client, s.server} {
-				for _, k := range e.l.sortedCalls() {
+				for _, k := range e.calls() {
 					t.Logf("client %v: call %d: GRE %+v", k.client, k.id, k.wc.GRE.Snapshot())
 				}
 			}
@@ -724,17 +898,25 @@ func badLink(t *testing.T, seed uint64, bad badness) {
 func (s *sim) accounted() {
 	s.t.Helper()
 	for name, e := range map[string]*simEnd{"server": s.server, "client": s.client} {
-		st := e.w.State()
-		came, went := st.Flow.Made, st.Flow.Consumed+uint64(e.w.Waiting())
-		for _, p := range st.Stats {
-			came += p.RxPackets
-			went += p.TxPackets
+		var handed, taken uint64
+		for i, w := range e.ws {
+			st := w.State()
+			came, went := st.Flow.Made+st.Flow.TakenOver, st.Flow.Consumed+st.Flow.HandedOver+uint64(w.Waiting())
+			for _, p := range st.Stats {
+				came += p.RxPackets
+				went += p.TxPackets
+			}
+			for _, n := range st.Drops {
+				went += n
+			}
+			if came != went {
+				s.t.Errorf("%s: worker %d: %d packets came, %d are accounted for; flow %+v, drops %v", name, i, came, went, st.Flow, drops(e))
+			}
+			handed += st.Flow.HandedOver
+			taken += st.Flow.TakenOver
 		}
-		for _, n := range st.Drops {
-			went += n
-		}
-		if came != went {
-			s.t.Errorf("%s: %d packets came, %d are accounted for; drops %v", name, came, went, drops(e))
+		if handed != taken {
+			s.t.Errorf("%s: %d packets were handed over, %d taken", name, handed, taken)
 		}
 	}
 }

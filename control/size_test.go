@@ -19,7 +19,7 @@ func TestTooBig(t *testing.T) {
 	for range 50 {
 		s.step()
 	}
-	k := s.server.l.sortedCalls()[0]
+	k := s.server.calls()[0]
 	room := int(k.room())
 	client := k.nets[0].Peer
 
@@ -87,7 +87,7 @@ func TestTooBig(t *testing.T) {
 	if answers != 1 {
 		t.Errorf("%d answers to an IPv6 packet", answers)
 	}
-	if n := s.server.w.State().Drops[engine.TooBig]; n != 2 {
+	if n := s.server.drops()[engine.TooBig]; n != 2 {
 		t.Errorf("%d drops as too-big, want 2", n)
 	}
 	s.accounted()
@@ -105,7 +105,7 @@ func TestOuterHeader(t *testing.T) {
 	for range 50 {
 		s.step()
 	}
-	k := s.server.l.sortedCalls()[0]
+	k := s.server.calls()[0]
 	var outer []byte
 	s.tap = func(b []byte) {
 		if len(b) > 120 {

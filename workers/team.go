@@ -28,9 +28,10 @@ type team struct {
 	inside  directory
 }
 
-// handoffRing is how many frames can be on their way from one worker to
-// another: some bursts of packets, and as many frames on their way home.
-const handoffRing = 1024
+// handoffRing returns how many frames can be on their way from one worker to
+// another: some bursts of packets, and as many frames on their way home. A
+// worker that does not take them must not hold all that the others have.
+func handoffRing(workers, frames int) int { return min(max(frames/workers/4, Burst), 1024) }
 
 // What a frame on a ring is, in Frame.User.
 const (
@@ -75,9 +76,10 @@ func NewTeam(cfgs []Config, now int64) (ws []*Worker, err error) {
 	}
 	if len(cfgs) > 1 {
 		t.inside.make()
+		n := handoffRing(len(cfgs), cfgs[0].Pool.Size())
 		for i, a := range t.members {
 			for _, b := range t.members[:i] {
-				ab, ba := spsc.New[*rings.Frame](handoffRing), spsc.New[*rings.Frame](handoffRing)
+				ab, ba := spsc.New[*rings.Frame](n), spsc.New[*rings.Frame](n)
 				a.peers = append(a.peers, newPeer(b, ab, ba))
 				b.peers = append(b.peers, newPeer(a, ba, ab))
 			}

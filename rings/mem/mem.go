@@ -101,6 +101,11 @@ func Pair(cfg Config) (a, b *Port) {
 // put frames into this port's ring: it stands in for poll(2).
 func (p *Port) SetWake(f func()) { p.wake.Store(&f) }
 
+// Inject puts a frame into the other end's ring, as a simulated link does with
+// what arrives: for one that chooses among several pairs. In the goroutine of
+// the Link.
+func (p *Port) Inject(frame []byte) { p.late(frame) }
+
 // Pool returns the pool that the port receives into.
 func (p *Port) Pool() *rings.Pool { return p.pool }
 
