@@ -118,3 +118,8 @@ func (a Addresses) String() string {
 	}
 	return strings.Join(words, " ")
 }
+
+// OneAddress permits addr, which so is the user's own, and no other.
+func OneAddress(addr netip.Addr) Addresses {
+	return Addresses{rules: []addressRule{{netip.PrefixFrom(addr, 32), true}}}
+}

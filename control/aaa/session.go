@@ -8,6 +8,8 @@ import (
 // Grant is what a user is given besides the addresses of Result. A zero field
 // leaves what the server's own settings say.
 type Grant struct {
+	Remote bool // a server elsewhere has said all this
+
 	Pool        string         // take the address from the pool of this name
 	Routes      []netip.Prefix // networks behind the user
 	InterfaceID uint64         // IPv6 interface identifier of the peer
