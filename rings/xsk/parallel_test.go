@@ -8,6 +8,9 @@ package xsk_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,9 +25,21 @@ import (
 
 // Workers on one queue at the same time: nothing missteered, no frame leaked,
 // and nothing lost but what the kernel counts (a worker that loses its core
-// while it tends the rings holds up the others' supply).
+// while it tends the rings holds up the others' supply). XPPTP_FRAMES says how
+// many frames there are for all numbers of workers together.
 func TestParallel(t *testing.T) {
-	const workers, total = 3, 30_000
+	total := 200_000
+	if n, err := strconv.Atoi(os.Getenv("XPPTP_FRAMES")); err == nil {
+		total = n
+	} else if testing.Short() {
+		total = 20_000
+	}
+	for _, workers := range []int{2, 4} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) { parallel(t, workers, total/2) })
+	}
+}
+
+func parallel(t *testing.T, workers, total int) {
 	b := newBench(t, workers, true)
 	d := b.mustOpen(xsk.Config{})
 	header := ringtest.Ethernet(b.far.MAC, b.near.MAC)
@@ -78,7 +93,7 @@ func TestParallel(t *testing.T) {
 		}
 		return n
 	}
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(30*time.Second + time.Duration(total)*50*time.Microsecond)
 	for i := range total {
 		binary.BigEndian.PutUint16(packet[14+26:], uint16(i))
 		b.send(packet)
