@@ -20,10 +20,16 @@ type Map struct {
 	nets  *ebpf.Map // LPM trie: prefix → worker + 1
 }
 
-// KeyLen is the room on a BPF program's stack that Find looks up: struct
-// bpf_lpm_trie_key with an address of 16 bytes, IPv4 as IPv4-mapped IPv6
-// (RFC 4291 §2.5.5.2). It is aligned to 4 bytes.
-const KeyLen = 4 + 16
+// A key on the stack of a BPF program is a struct bpf_lpm_trie_key, aligned to
+// 4 bytes: the number of bits, then the IP version, a word too, and the
+// address, IPv4 in the first 4 of 16 bytes.
+const (
+	KeyLen    = KeyAddr + 16
+	KeyAddr   = 8 // where the address is
+	hostBits  = 8 * (KeyLen - 4)
+	version   = 32 // bits
+	addrWords = 4
+)
 
 const (
 	maxEntries = 1 << 20
@@ -33,7 +39,12 @@ const (
 // prefixKey is struct bpf_lpm_trie_key.
 type prefixKey struct {
 	Bits uint32
-	Addr [16]byte
+	Host hostKey
+}
+
+type hostKey struct {
+	Version uint32
+	Addr    [16]byte
 }
 
 // New makes an empty map.
@@ -50,7 +61,7 @@ func New() (m *Map, err error) {
 		return m, err
 	}
 	if m.hosts, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "xpptp_hosts", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: maxEntries, Flags: noPrealloc,
+		Name: "xpptp_hosts", Type: ebpf.Hash, KeySize: KeyLen - 4, ValueSize: 4, MaxEntries: maxEntries, Flags: noPrealloc,
 	}); err != nil {
 		return m, err
 	}
@@ -89,26 +100,27 @@ func (m *Map) entry(p netip.Prefix) (*ebpf.Map, any, error) {
 	if !p.IsValid() {
 		return nil, nil, errors.New("not a prefix")
 	}
-	a := p.Masked().Addr().As16()
-	if p.IsSingleIP() {
-		return m.hosts, a, nil
-	}
-	bits := p.Bits()
+	k := hostKey{Version: 6}
 	if p.Addr().Is4() {
-		bits += 96
+		k.Version = 4
 	}
-	return m.nets, prefixKey{uint32(bits), a}, nil
+	copy(k.Addr[:], p.Masked().Addr().AsSlice())
+	if p.IsSingleIP() {
+		return m.hosts, k, nil
+	}
+	return m.nets, prefixKey{uint32(version + p.Bits()), k}, nil
 }
 
-// Key returns the instructions that store everything but the address of a key
-// at R10+at: for IPv4 also all of the address but its last 4 bytes. They
-// change R5.
+// Key returns the instructions that store a key at R10+at but for its address:
+// all of that of IPv6, the first 4 bytes of that of IPv4.
 func Key(at int16, v4 bool) asm.Instructions {
-	i := asm.Instructions{asm.StoreImm(asm.RFP, at, 128, asm.Word)}
+	v := int64(6)
 	if v4 {
-		i = append(i,
-			asm.StoreImm(asm.RFP, at+4, 0, asm.Word), asm.StoreImm(asm.RFP, at+8, 0, asm.Word),
-			asm.Mov.Imm(asm.R5, 0xffff), asm.HostTo(asm.BE, asm.R5, asm.Word), asm.StoreMem(asm.RFP, at+12, asm.R5, asm.Word))
+		v = 4
+	}
+	i := asm.Instructions{asm.StoreImm(asm.RFP, at, hostBits, asm.Word), asm.StoreImm(asm.RFP, at+4, v, asm.Word)}
+	for n := int16(1); v4 && n < addrWords; n++ {
+		i = append(i, asm.StoreImm(asm.RFP, at+KeyAddr+4*n, 0, asm.Word))
 	}
 	return i
 }

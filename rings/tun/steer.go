@@ -39,8 +39,8 @@ const (
 
 // The stack of the program.
 const (
-	keyAt     = -24 // owner.KeyLen bytes
-	versionAt = -28
+	keyAt     = -owner.KeyLen
+	versionAt = keyAt - 4
 )
 
 // loadSteering compiles the program and loads it. R6 is the packet.
@@ -60,13 +60,14 @@ func loadSteering(m *owner.Map, bySource bool) (*ebpf.Program, error) {
 	do(asm.Mov.Reg(asm.R6, asm.R1))
 	load(0, versionAt, 1)
 	do(asm.LoadMem(asm.R7, asm.RFP, versionAt, asm.Byte), asm.RSh.Imm(asm.R7, 4))
-	do(owner.Key(keyAt, true)...)
 	do(asm.JEq.Imm(asm.R7, 6, "ipv6"), asm.JNE.Imm(asm.R7, 4, "nobody"))
-	load(v4, keyAt+owner.KeyLen-4, 4)
+	do(owner.Key(keyAt, true)...)
+	load(v4, keyAt+owner.KeyAddr, 4)
 	do(asm.Ja.Label("find"))
 	start := len(p)
-	load(v6, keyAt+owner.KeyLen-16, 16)
+	do(owner.Key(keyAt, false)...)
 	p[start] = p[start].WithSymbol("ipv6")
+	load(v6, keyAt+owner.KeyAddr, 16)
 	start = len(p)
 	do(m.Find(keyAt, "nobody")...)
 	p[start] = p[start].WithSymbol("find")
