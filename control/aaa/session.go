@@ -77,9 +77,49 @@ const (
 )
 
 // Accountant keeps the books about sessions. For each session Start comes
-// first and Stop last, from one goroutine. No method blocks.
+// first and Stop last. No method blocks.
 type Accountant interface {
+	// Interim is the time until the next Update of a session; 0: none.
+	Interim(g *Grant) time.Duration
 	Start(s *Session)
 	Update(s *Session, u Usage)
 	Stop(s *Session, u Usage, c Cause)
+}
+
+// Selector says which sessions are meant: those that every field fits which is
+// set.
+type Selector struct {
+	Session, User string
+	IP            netip.Addr // inside
+	Peer          string     // outside address
+}
+
+// Change is what is to be different; nil leaves it.
+type Change struct {
+	SessionTimeout *time.Duration // since the session began; 0: none
+	IdleTimeout    *time.Duration
+	Interim        *time.Duration
+	Up, Down       *uint64 // bits per second; 0: no limit
+}
+
+// Apply puts what c changes into g.
+func (c *Change) Apply(g *Grant) {
+	set(&g.SessionTimeout, c.SessionTimeout)
+	set(&g.IdleTimeout, c.IdleTimeout)
+	set(&g.Interim, c.Interim)
+	set(&g.Rate.Up, c.Up)
+	set(&g.Rate.Down, c.Down)
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// Sessions is what may be done to the sessions that are up. done hears, from
+// any goroutine, how many were meant. No method blocks.
+type Sessions interface {
+	Disconnect(s Selector, done func(n int))
+	Change(s Selector, c Change, done func(n int))
 }

@@ -110,10 +110,10 @@ func (c *Client) Stop(s *aaa.Session, u aaa.Usage, cause aaa.Cause) {
 	c.book.add(s, record{kind: rfc2866.AcctStatusType_Value_Stop, usage: u, cause: cause})
 }
 
-// Interim is the time until the next update of a session, a tenth more or
-// less so that sessions that began together do not stay together; 0: none.
-func (c *Client) Interim(s *aaa.Session) time.Duration {
-	d := or(s.Grant.Interim, c.cfg.Interim)
+// Interim implements aaa.Accountant: a tenth more or less than the server or
+// the settings say, so that sessions that began together do not stay together.
+func (c *Client) Interim(g *aaa.Grant) time.Duration {
+	d := or(g.Interim, c.cfg.Interim)
 	return d + time.Duration((rand.Float64()*2-1)/10*float64(d))
 }
 

@@ -21,29 +21,6 @@ import (
 	"xpptp/control/aaa"
 )
 
-// Selector says which sessions are meant: those that every field fits which is
-// set.
-type Selector struct {
-	Session, User string
-	IP            netip.Addr // inside
-	Peer          string     // outside, as Calling-Station-Id
-}
-
-// Change is what is to be different; nil leaves it.
-type Change struct {
-	SessionTimeout *time.Duration // since the session began; 0: none
-	IdleTimeout    *time.Duration
-	Interim        *time.Duration
-	Up, Down       *uint64 // bits per second; 0: no limit
-}
-
-// Sessions is what servers may act on. done hears, from any goroutine, how
-// many sessions were meant.
-type Sessions interface {
-	Disconnect(s Selector, done func(n int))
-	Change(s Selector, c Change, done func(n int))
-}
-
 // Requests of servers that are being carried out, and answers kept for copies
 // of requests.
 const (
@@ -68,7 +45,7 @@ type DynConfig struct {
 // Listener takes Disconnect-Requests and CoA-Requests (RFC 5176).
 type Listener struct {
 	cfg  DynConfig
-	act  Sessions
+	act  aaa.Sessions
 	log  *slog.Logger
 	conn *net.UDPConn
 	now  func() time.Time
@@ -107,7 +84,7 @@ type answer struct {
 }
 
 // Listen opens the socket and begins.
-func Listen(cfg DynConfig, act Sessions, log *slog.Logger) (*Listener, error) {
+func Listen(cfg DynConfig, act aaa.Sessions, log *slog.Logger) (*Listener, error) {
 	cfg.Window = or(cfg.Window, 5*time.Minute)
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(cfg.Listen))
 	if err != nil {
@@ -273,7 +250,7 @@ func (l *Listener) respond(p *radius.Packet, n int, c *cause, log *slog.Logger) 
 }
 
 // read finds out what a request wants.
-func (l *Listener) read(p *radius.Packet, now time.Time) (sel Selector, ch Change, c *cause) {
+func (l *Listener) read(p *radius.Packet, now time.Time) (sel aaa.Selector, ch aaa.Change, c *cause) {
 	if c = l.timely(p, now); c != nil {
 		return
 	}
@@ -318,7 +295,7 @@ func (l *Listener) read(p *radius.Packet, now time.Time) (sel Selector, ch Chang
 				bad(rfc3576.ErrorCause_Value_UnsupportedAttribute, "attribute %d in a Disconnect-Request", avp.Type)
 				continue
 			}
-			invalid(ch.time(avp.Type, a))
+			invalid(changeTime(&ch, avp.Type, a))
 		case rfc2865.VendorSpecific_Type, // below
 			rfc2865.ProxyState_Type, rfc2869.EventTimestamp_Type, macType, rfc2865.ReplyMessage_Type,
 			rfc2866.AcctTerminateCause_Type, rfc2865.State_Type, rfc2865.Class_Type:
@@ -327,16 +304,16 @@ func (l *Listener) read(p *radius.Packet, now time.Time) (sel Selector, ch Chang
 		}
 	}
 	eachVendorAttr(p, func(vendor uint32, typ byte, a radius.Attribute) {
-		known, err := ch.rate(vendor, typ, a)
+		known, err := changeRate(&ch, vendor, typ, a)
 		invalid(err)
 		if !known || !coa {
 			bad(rfc3576.ErrorCause_Value_UnsupportedAttribute, "attribute %d of vendor %d is not supported here", typ, vendor)
 		}
 	})
-	if c == nil && sel == (Selector{}) {
+	if c == nil && sel == (aaa.Selector{}) {
 		bad(rfc3576.ErrorCause_Value_MissingAttribute, "no session named: User-Name, Acct-Session-Id, Framed-IP-Address or Calling-Station-Id")
 	}
-	if c == nil && coa && ch == (Change{}) {
+	if c == nil && coa && ch == (aaa.Change{}) {
 		bad(rfc3576.ErrorCause_Value_MissingAttribute, "nothing to change")
 	}
 	return sel, ch, c
@@ -364,7 +341,7 @@ func (l *Listener) timely(p *radius.Packet, now time.Time) *cause {
 	return nil
 }
 
-func (ch *Change) time(t radius.Type, a radius.Attribute) error {
+func changeTime(ch *aaa.Change, t radius.Type, a radius.Attribute) error {
 	var g aaa.Grant
 	if err := grantOne(&g, t, a); err != nil {
 		return err
@@ -380,8 +357,8 @@ func (ch *Change) time(t radius.Type, a radius.Attribute) error {
 	return nil
 }
 
-// rate reads a rate; known reports whether the attribute is one.
-func (ch *Change) rate(vendor uint32, typ byte, a radius.Attribute) (known bool, err error) {
+// changeRate reads a rate; known reports whether the attribute is one.
+func changeRate(ch *aaa.Change, vendor uint32, typ byte, a radius.Attribute) (known bool, err error) {
 	up := vendor == wisprVendor && typ == wisprMaxUp
 	down := vendor == wisprVendor && typ == wisprMaxDown
 	both := vendor == mikrotikVendor && typ == mikrotikRate
