@@ -88,6 +88,8 @@ func newRootCmd() *cobra.Command {
 		newCheckCmd(),
 		newDecryptCmd(),
 		newBenchCmd(),
+		newHWCmd(),
+		newDoctorCmd(),
 		newVersionCmd(),
 	)
 	return root

@@ -1,0 +1,233 @@
+package hwprofile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/cpuid/v2"
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// live is the running machine.
+type live struct{ fs.FS }
+
+// Live is the running machine, in the network namespace of the calling thread.
+func Live() Machine { return live{os.DirFS("/")} }
+
+func (live) CPUID() (CPUID, error) {
+	c := &cpuid.CPU
+	id := CPUID{
+		Vendor: c.VendorString, Model: c.BrandName, Features: slices.Sorted(slices.Values(c.FeatureSet())),
+		Hypervisor: c.HypervisorVendorString,
+		L1D:        max(c.Cache.L1D, 0), L2: max(c.Cache.L2, 0), L3: max(c.Cache.L3, 0),
+	}
+	if id.Hypervisor == "" && c.VM() {
+		id.Hypervisor = "unknown"
+	}
+	return id, nil
+}
+
+func (live) Names() (names []string, err error) {
+	ifs, err := net.Interfaces()
+	for _, i := range ifs {
+		names = append(names, i.Name)
+	}
+	return names, err
+}
+
+func (live) Firewall() (string, error) {
+	var text strings.Builder
+	for _, command := range [][]string{{"nft", "list", "ruleset"}, {"iptables-save"}} {
+		path, err := exec.LookPath(command[0])
+		if err != nil {
+			continue
+		}
+		out, err := exec.Command(path, command[1:]...).Output()
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+		}
+		text.Write(out)
+	}
+	return text.String(), nil
+}
+
+func (live) NIC(name string) (n NIC, err error) {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return n, err
+	}
+	defer e.Close()
+	if info, err := e.DriverInfo(name); err == nil {
+		n.Driver, n.Version, n.Firmware, n.Bus = info.Driver, info.Version, info.FwVersion, info.BusInfo
+	}
+	if c, err := e.GetChannels(name); err == nil {
+		n.Channels = &Channels{
+			RX: int(c.RxCount), TX: int(c.TxCount), Combined: int(c.CombinedCount),
+			MaxRX: int(c.MaxRx), MaxTX: int(c.MaxTx), MaxCombined: int(c.MaxCombined),
+		}
+	}
+	if r, err := e.GetRing(name); err == nil {
+		n.Rings = &Rings{RX: int(r.RxPending), TX: int(r.TxPending), MaxRX: int(r.RxMaxPending), MaxTX: int(r.TxMaxPending)}
+	}
+	if c, err := e.GetCoalesce(name); err == nil {
+		n.Coalesce = &Coalesce{
+			AdaptiveRX: c.UseAdaptiveRxCoalesce != 0, AdaptiveTX: c.UseAdaptiveTxCoalesce != 0,
+			RXUsecs: int(c.RxCoalesceUsecs), TXUsecs: int(c.TxCoalesceUsecs),
+			RXFrames: int(c.RxMaxCoalescedFrames), TXFrames: int(c.TxMaxCoalescedFrames),
+		}
+	}
+	if all, err := e.FeaturesWithState(name); err == nil {
+		n.Features = make(map[string]Feature, len(all))
+		for f, s := range all {
+			n.Features[f] = Feature{On: s.Active, Fixed: !s.Available || s.NeverChanged}
+		}
+	}
+	q, err := openEthtool(name)
+	if err != nil {
+		return n, err
+	}
+	defer q.close()
+	n.RSS = q.rss()
+	if f, ok := n.Features["rx-ntuple-filter"]; ok && (f.On || !f.Fixed) {
+		rules, room := q.rules()
+		n.NTuple = &NTuple{On: f.On, Rules: rules, Room: room}
+	}
+	n.XDP, err = xdpFeatures(name)
+	return n, err
+}
+
+// The netdev family of generic netlink (include/uapi/linux/netdev.h).
+const (
+	netdevFamily   = "netdev"
+	netdevDevGet   = 1 // NETDEV_CMD_DEV_GET
+	netdevIfindex  = 1 // NETDEV_A_DEV_IFINDEX, u32
+	netdevFeatures = 3 // NETDEV_A_DEV_XDP_FEATURES, u64
+	netdevMaxSegs  = 4 // NETDEV_A_DEV_XDP_ZC_MAX_SEGS, u32
+)
+
+// netdevActs are the bits of NETDEV_XDP_ACT, from bit 0 on.
+var netdevActs = []string{"basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"}
+
+// xdpFeatures asks the kernel what XDP can do on an interface; nil on a kernel
+// that cannot tell (before 6.3).
+func xdpFeatures(name string) (*XDP, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, err
+	}
+	family, err := netlink.GenlFamilyGet(netdevFamily)
+	if err != nil {
+		return nil, nil //nolint:nilerr // an old kernel
+	}
+	req := nl.NewNetlinkRequest(int(family.ID), 0)
+	req.AddData(&nl.Genlmsg{Command: netdevDevGet, Version: 1})
+	req.AddData(nl.NewRtAttr(netdevIfindex, nl.Uint32Attr(uint32(l.Attrs().Index))))
+	messages, err := req.Execute(unix.NETLINK_GENERIC, 0)
+	if err != nil || len(messages) == 0 {
+		return nil, nil //nolint:nilerr // an old kernel, or the device went away
+	}
+	attrs, err := nl.ParseRouteAttr(messages[0][nl.SizeofGenlmsg:])
+	if err != nil {
+		return nil, fmt.Errorf("netdev family: %w", err)
+	}
+	x := &XDP{}
+	if p := l.Attrs().Xdp; p != nil && p.Attached {
+		x.Program = int(p.ProgId)
+	}
+	for _, a := range attrs {
+		switch {
+		case a.Attr.Type == netdevFeatures && len(a.Value) >= 8:
+			bits := nl.NativeEndian().Uint64(a.Value)
+			for i, act := range netdevActs {
+				if bits&(1<<i) != 0 {
+					x.Features = append(x.Features, act)
+				}
+			}
+		case a.Attr.Type == netdevMaxSegs && len(a.Value) >= 4:
+			x.ZCMaxSegs = int(nl.NativeEndian().Uint32(a.Value))
+		}
+	}
+	return x, nil
+}
+
+func (m live) Set(s Setting, value string) error {
+	err := m.set(s, value)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENODEV):
+		err = errors.Join(fs.ErrNotExist, err)
+	}
+	return fmt.Errorf("set %s to %s: %w", s, value, err)
+}
+
+func (m live) set(s Setting, value string) error {
+	switch s.Kind {
+	case KindXPS, KindRPS, KindIRQ:
+		f, err := os.OpenFile(filepath.Join("/", s.file()), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(value)
+		return errors.Join(err, f.Close())
+	}
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if s.Kind == KindFeature {
+		return e.Change(s.Interface, map[string]bool{s.Name: value == "on"})
+	}
+	v := uint32(0)
+	if value == "on" {
+		v = 1
+	} else if value != "off" {
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil {
+			return err
+		}
+		v = uint32(n)
+	}
+	switch s.Kind {
+	case KindChannels:
+		c, err := e.GetChannels(s.Interface)
+		if err != nil {
+			return err
+		}
+		*map[string]*uint32{"rx": &c.RxCount, "tx": &c.TxCount, "combined": &c.CombinedCount}[s.Name] = v
+		_, err = e.SetChannels(s.Interface, c)
+		return err
+	case KindRing:
+		r, err := e.GetRing(s.Interface)
+		if err != nil {
+			return err
+		}
+		*map[string]*uint32{"rx": &r.RxPending, "tx": &r.TxPending}[s.Name] = v
+		_, err = e.SetRing(s.Interface, r)
+		return err
+	case KindCoalesce:
+		c, err := e.GetCoalesce(s.Interface)
+		if err != nil {
+			return err
+		}
+		*map[string]*uint32{
+			"adaptive-rx": &c.UseAdaptiveRxCoalesce, "adaptive-tx": &c.UseAdaptiveTxCoalesce,
+			"rx-usecs": &c.RxCoalesceUsecs, "tx-usecs": &c.TxCoalesceUsecs,
+		}[s.Name] = v
+		_, err = e.SetCoalesce(s.Interface, c)
+		return err
+	}
+	return fmt.Errorf("unknown kind %q", s.Kind)
+}
