@@ -485,3 +485,27 @@ func TestHostRestored(t *testing.T) {
 	}
 	server.stops()
 }
+
+// Several workers at both ends: every call carries packets, whichever worker
+// has it and wherever the kernel puts them.
+func TestWorkers(t *testing.T) {
+	for _, io := range []string{"xsk", "tpacket", "raw"} {
+		t.Run(io, func(t *testing.T) {
+			n := newNet2(t)
+			s := startServer(t, n, "--io", io, "--workers", "2", "--poll", "interrupt")
+			c := start(t, n.client, n.dialArgs("--io", io, "--workers", "3", "--calls", "6", "-o", "json")...)
+			c.until("has 6 calls up", func() bool { return len(c.events("up")) == 6 })
+			at := map[int]bool{}
+			for _, e := range c.events("up") {
+				n.echoes(t, e.Call)
+				at[int(e.Call.PeerCallID)%2] = true
+			}
+			if len(at) != 2 {
+				t.Error("all calls are with one of the server's workers")
+			}
+			c.stops()
+			s.stops()
+			s.says("msg=counters worker=0", "msg=counters worker=1")
+		})
+	}
+}
