@@ -133,21 +133,21 @@ type CallWatcher interface {
 
 // Causes that others than a call's link give; see cause for the rest.
 const (
-	CauseEnded       = "ended"             // by us, in order
-	CauseTCPRefused  = "tcp-refused"       // connection refused
-	CauseTCPTimeout  = "tcp-timeout"       // no answer to our SYN
-	CauseTCPFailed   = "tcp-failed"        // another error of connect
-	CauseStart       = "start-failed"      // no, or a negative, Start-Control-Connection-Reply
-	CauseNotPlaced   = "not-placed"        // we could not ask for it
-	CauseCallRefused = "call-refused"      // negative Outgoing-Call-Reply
-	CauseCallTimeout = "call-timeout"      // no Outgoing-Call-Reply
-	CauseCleared     = "cleared-by-peer"   // Call-Disconnect-Notify or Call-Clear-Request
-	CauseLost        = "connection-lost"   // the control connection ended
-	CauseNoAnswer    = "-no-answer"        // lcp-, auth-, ccp-, ipcp-
-	CauseNoAgreement = "-not-converging"   // likewise
-	CauseAborted     = "killed"            // Kill
-	CauseMPPERefused = "mppe-refused"      // encryption is required and was not agreed on
-	CauseTerminated  = "peer-terminated"   // LCP Terminate-Request
+	CauseEnded       = "ended"           // by us, in order
+	CauseTCPRefused  = "tcp-refused"     // connection refused
+	CauseTCPTimeout  = "tcp-timeout"     // no answer to our SYN
+	CauseTCPFailed   = "tcp-failed"      // another error of connect
+	CauseStart       = "start-failed"    // no, or a negative, Start-Control-Connection-Reply
+	CauseNotPlaced   = "not-placed"      // we could not ask for it
+	CauseCallRefused = "call-refused"    // negative Outgoing-Call-Reply
+	CauseCallTimeout = "call-timeout"    // no Outgoing-Call-Reply
+	CauseCleared     = "cleared-by-peer" // Call-Disconnect-Notify or Call-Clear-Request
+	CauseLost        = "connection-lost" // the control connection ended
+	CauseNoAnswer    = "-no-answer"      // lcp-, auth-, ccp-, ipcp-
+	CauseNoAgreement = "-not-converging" // likewise
+	CauseAborted     = "killed"          // Kill
+	CauseMPPERefused = "mppe-refused"    // encryption is required and was not agreed on
+	CauseTerminated  = "peer-terminated" // LCP Terminate-Request
 )
 
 // cause names why a call is over.

@@ -463,4 +463,3 @@ func until(ctx context.Context, limit time.Duration, holds func() bool) error {
 	}
 	return nil
 }
-
