@@ -31,9 +31,10 @@ type holding struct {
 // errWait: the address will be free in a moment; the request is repeated then.
 var errWait = errors.New("address is being given back")
 
-// take finds an address for a call whose user may have what may says. retry
-// is called, from any goroutine, if errWait was returned.
-func (a *addresses) take(k *call, user string, may aaa.Addresses, retry func()) (netip.Addr, error) {
+// take finds an address for a call whose user may have what may says, from the
+// pool of this name if it is not empty. retry is called, from any goroutine, if
+// errWait was returned.
+func (a *addresses) take(k *call, user string, may aaa.Addresses, from string, retry func()) (netip.Addr, error) {
 	if may.None() {
 		return netip.Addr{}, aaa.ErrNoAddress
 	}
@@ -43,7 +44,13 @@ func (a *addresses) take(k *call, user string, may aaa.Addresses, retry func()) 
 		return a.takeFixed(k, user, fixed, retry)
 	}
 	var last error
+	if from != "" {
+		last = fmt.Errorf("there is no pool %q", from)
+	}
 	for _, p := range a.pools {
+		if from != "" && p.Name() != from {
+			continue
+		}
 		// A user restricted to some addresses of a pool: as many tries as it
 		// takes to see each address once would be too many; the pool goes
 		// round, so a few suffice for the usual wide restriction.
@@ -164,7 +171,7 @@ func (k *call) takeAddress(res aaa.Result, retry func()) error {
 	if k.addr.IsValid() {
 		return nil // authenticated again on the same link
 	}
-	addr, err := k.l.box.addr.take(k, res.User, res.Addresses, func() { k.l.post(retry) })
+	addr, err := k.l.box.addr.take(k, res.User, res.Addresses, res.Grant.Pool, func() { k.l.post(retry) })
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,9 @@ type Box struct {
 	pptp   pptp.Config
 	link   ppp.Config
 	auth   aaa.Authenticator
-	iid    uint64 // our IPv6 interface identifier
+	books  aaa.Accountant // may be nil
+	run    string         // names this run, in the names of sessions
+	iid    uint64         // our IPv6 interface identifier
 	clock  func() int64
 	rand   func([]byte)
 	ports  *ports
@@ -145,6 +147,9 @@ func newBox(common *config.Common, log *slog.Logger) *Box {
 func NewServer(cfg *config.Config, auth aaa.Authenticator, log *slog.Logger) (*Box, error) {
 	b := newBox(&cfg.Common, log)
 	b.serve, b.auth = cfg, auth
+	var run [3]byte
+	b.rand(run[:])
+	b.run = fmt.Sprintf("%08x%x", uint32(time.Now().Unix()), run)
 	b.pptp = pptpConfig(&cfg.Common)
 	if n := cfg.Limits.CallsPerConnection; n > 0 {
 		b.pptp.MaxCalls = n

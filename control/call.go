@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type call struct {
 	client bool
 
 	user    string
+	terms   *terms // server: once the user is accepted
 	auth    ppp.Method
 	addr    netip.Addr // inside IPv4 address that the call holds
 	iid     uint64     // peer's interface identifier that the call holds
@@ -154,6 +156,7 @@ func (k *call) tick() {
 	if k.upAt != 0 && k.l.now >= k.upAt && !k.up {
 		k.announce()
 	}
+	k.clock()
 	k.link.Tick(k.l.now)
 	k.rearm()
 }
@@ -172,6 +175,7 @@ func (k *call) rearm() {
 	if k.upAt != 0 {
 		at = min(at, k.upAt)
 	}
+	at = min(at, k.terms.due())
 	k.l.setTimer(&k.timer, at)
 }
 
@@ -229,6 +233,9 @@ func (k *call) callDown(e pptp.CallDown) {
 		why.Text = fmt.Sprintf("call refused: %s", refusal(e))
 	case pptp.DownPeer:
 		why.Text = "cleared by peer"
+		if k.terms != nil && k.terms.cause == 0 {
+			k.terms.cause = aaa.CauseUserRequest
+		}
 		if e.Disconnect.Result != 0 {
 			why.Text += ": " + e.Disconnect.Result.String()
 		}
@@ -284,6 +291,7 @@ func (k *call) release(done func()) {
 
 // report writes the one line about a call's end.
 func (k *call) report() {
+	k.closeBooks()
 	args := []any{
 		"user", k.user, "reason", k.reason.String(), "seconds", (k.l.now - k.started) / int64(time.Second),
 		"rx_packets", k.stats.RxPackets, "rx_bytes", k.stats.RxBytes,
@@ -325,6 +333,7 @@ func (k *call) Authenticate(r *ppp.AuthRequest) {
 	req := &aaa.Request{
 		Method: aaaMethod(r.Method), Name: r.Name, Server: box.serve.Name, Peer: k.pair.peer,
 		ID: r.ID, Challenge: r.Challenge, Response: r.Response,
+		Session: k.sessionID(), Local: k.pair.local, Port: k.port(),
 	}
 	if r.Method == ppp.PAP {
 		req.Response = []byte(r.Password)
@@ -347,22 +356,29 @@ func (k *call) authDone(r *ppp.AuthRequest, res aaa.Result) {
 		if errors.Is(err, errWait) {
 			return
 		}
+		what, say := "no address", "no address available"
+		if err == nil {
+			what, say = "call not possible", "not possible"
+			err = k.accept(&res, &out)
+		}
 		if err != nil {
-			k.log.Error("no address", "user", res.User, "err", err)
-			out.Message = "no address available"
+			k.log.Error(what, "user", res.User, "err", err)
+			out.Message = say
 			out.NoRetry = true
 			k.link.AuthResult(k.l.now, out)
 			k.rearm()
 			return
 		}
 		out.OK, out.PeerIP = true, k.addr
+		out.Message = res.Text
 		out.Authenticator = res.Message
 		out.Keys = keyMaterial(req{r.Method, res.Keys})
 	} else {
 		k.user = r.Name
 		k.log.Warn("authentication failed", "user", r.Name, "method", r.Method, "err", res.Err)
 		k.l.box.count.authFailures.Add(1)
-		out.Message = "Authentication failed"
+		out.Message = cmp.Or(res.Text, "Authentication failed")
+		out.Code = res.Code
 	}
 	k.link.AuthResult(k.l.now, out)
 	k.rearm()
@@ -373,12 +389,17 @@ type req struct {
 	keys   *aaa.Keys
 }
 
-// keyMaterial derives the server's start keys (RFC 3079 §2, §3).
+// keyMaterial derives the server's start keys (RFC 3079 §2, §3), unless a
+// server elsewhere has.
 func keyMaterial(r req) (m ppp.KeyMaterial) {
 	if r.keys == nil {
 		return m
 	}
 	m.Bits = ppp.Bits40 | ppp.Bits56 | ppp.Bits128
+	if r.keys.Ready {
+		m.Send, m.Recv = r.keys.Send, r.keys.Recv
+		return m
+	}
 	if r.method == ppp.MSCHAPv1 {
 		m.Send = mppe.StartKeyV1(r.keys.NTHashHash, r.keys.Challenge)
 		m.Recv = m.Send
@@ -412,7 +433,7 @@ func mppeParams(p ppp.MPPEParams) mppe.Params {
 func (k *call) CloseMPPE() {
 	k.mppe = ppp.MPPEParams{}
 	k.l.w.CloseEncryption(k.wc)
-	if k.cfg.MPPE.Mode != ppp.Require {
+	if !k.mustEncrypt() {
 		k.l.w.SetEncryption(k.wc, session.Undecided)
 	}
 }
@@ -490,6 +511,7 @@ func (k *call) announce() {
 		return
 	}
 	k.up = true
+	k.began()
 	k.log.Info("call up", append(args, "setup_ms", (k.l.now-k.started)/1e6)...)
 	k.l.box.event(CallEvent{Kind: EventUp, Call: k.info()})
 	if k.onUp != nil {
