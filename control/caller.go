@@ -68,8 +68,9 @@ func (c *Caller) Now() int64 { return c.clock() }
 // Backend is how packets are moved outside, once started.
 func (c *Caller) Backend() string { return string(c.ports.backend) }
 
-// Workers is how many threads move packets, once started.
-func (c *Caller) Workers() int { return len(c.loops) }
+// Workers is how many threads move packets, and ports SetInside has to make. A
+// call belongs to the one that rings.Shard says of its call ID.
+func (c *Caller) Workers() int { return c.workers() }
 
 // Phase is a part of setting up a call.
 type Phase uint8

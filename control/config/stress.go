@@ -69,9 +69,6 @@ type Direction string
 // The directions.
 const (
 	Echo Direction = "echo" // to the far side, which sends them back
-	Up   Direction = "up"   // to the far side, which counts them
-	Down Direction = "down" // from the far side
-	Both Direction = "both" // up and down, each on its own
 )
 
 // Pattern is how packets follow each other.
@@ -151,10 +148,11 @@ type Traffic struct {
 	PerCall   bool // the rate is that of each call, not of all
 	Direction Direction
 	Sizes     []int // of IP packets
-	IMIX      bool  // 7 of 64, 4 of 570, 1 of 1400 bytes, instead of Sizes
+	IMIX      bool  // 7 of 64, 4 of 576, 1 of 1400 bytes, instead of Sizes
 	IPv6      bool
 	Pattern   Pattern
-	BurstLen  int // packets at a time
+	BurstLen  int           // packets at a time
+	Quiet     time.Duration // wait for what is under way
 	Far       netip.Addr
 	Port      int
 }
@@ -184,7 +182,7 @@ func DefaultStress() *Stress {
 		User:  "user%d", FirstUser: 1,
 		AuthMix: []Weighted[aaa.Method]{{aaa.MSCHAPv2, 1}},
 		MPPEMix: []Weighted[Policy]{{Require, 1}},
-		Traffic: Traffic{Direction: Echo, Sizes: []int{256}, Pattern: Constant, BurstLen: 64, Port: 4789 + 1000},
+		Traffic: Traffic{Direction: Echo, Sizes: []int{256}, Pattern: Constant, BurstLen: 64, Quiet: time.Second, Port: 7007},
 		Search: Search{
 			Trial: 5 * time.Second, Loss: 0.1, Precision: 2, MinPPS: 1000, MaxPPS: 2_000_000, Share: 80,
 			MaxRate: 20_000, MaxSetup: time.Second, Points: 10, Outage: 2 * time.Second,
@@ -232,14 +230,15 @@ func (s *Stress) fields() []field {
 
 		{"traffic", loadRate{&t.Rate}, "packets or bits a second through the calls"},
 		{"traffic-per-call", boolean{&t.PerCall}, "that is the rate of each call, not of all together"},
-		{"direction", word[Direction]{&t.Direction, []Direction{Echo, Up, Down, Both}}, "echo: the far side sends each packet back; down and both need a responder"},
+		{"direction", word[Direction]{&t.Direction, []Direction{Echo}}, "echo: the far side sends each packet back"},
 		{"size", &list[int]{&t.Sizes, "bytes", "64 to 3700", 32, parseSize}, "IP packet sizes; calls takes turns, other tests take one after the other"},
-		{"imix", boolean{&t.IMIX}, "a mix of sizes instead: 7 of 64, 4 of 570, 1 of 1400 bytes"},
+		{"imix", boolean{&t.IMIX}, "a mix of sizes instead: 7 of 64, 4 of 576, 1 of 1400 bytes"},
 		{"traffic-ipv6", boolean{&t.IPv6}, "send IPv6"},
 		{"pattern", word[Pattern]{&t.Pattern, []Pattern{Constant, Burst, RampUp}}, "how packets follow each other"},
 		{"burst", integer{&t.BurstLen, 1, 1 << 20}, "packets at a time, with pattern burst"},
 		{"far", address{&t.Far}, "inside address of the far side; none: the server's"},
 		{"port", integer{&t.Port, 1, 65535}, "UDP port there"},
+		{"quiet", duration{&t.Quiet, 0, time.Minute}, "how long to wait for packets under way at the end"},
 
 		{"search.trial", duration{&q.Trial, 100 * time.Millisecond, hour}, "length of one try"},
 		{"search.loss", number{&q.Loss, 0, 100}, "percent lost that the partial-drop rate allows"},
@@ -481,7 +480,7 @@ func (s *Stress) PlanJSON() (json.RawMessage, error) { return json.Marshal(tree(
 
 // Dial is what a Caller is made with.
 func (s *Stress) Dial() *Dial {
-	return &Dial{Common: s.Common, Server: s.Server, CallsPerConnection: s.CallsPerConnection, Source: s.Sources()}
+	return &Dial{Common: s.Common, Server: s.Server, Calls: s.Calls, CallsPerConnection: s.CallsPerConnection, Source: s.Sources()}
 }
 
 // Password reads the password file.

@@ -11,6 +11,7 @@ import (
 	"xpptp/control/aaa"
 	"xpptp/control/config"
 	"xpptp/control/ppp"
+	"xpptp/control/stress/load"
 )
 
 // fleet is the emulated clients. One goroutine, drive, does what is due; what
@@ -19,10 +20,8 @@ type fleet struct {
 	*tally
 	plan    *config.Stress
 	caller  *control.Caller
-	server  netip.AddrPort
 	sources []netip.Addr
-	onUp    func(*client, *control.CallInfo) // a call is up; may be nil
-	onDown  func(*client, *control.CallInfo) // it no longer is; may be nil
+	traffic *traffic // nil: none
 
 	clients []*client
 	groups  []*group
@@ -56,6 +55,7 @@ type client struct {
 	due    int64 // when its call was to begin
 	placed *control.Placed
 	info   control.CallInfo // while up
+	load   *load.Call       // while up and there is to be traffic
 }
 
 // group is the clients of one control connection.
@@ -91,9 +91,9 @@ func (a *actions) Pop() any {
 }
 
 // newFleet makes n clients of a plan.
-func newFleet(p *config.Stress, n int, users *users, caller *control.Caller, server netip.AddrPort) *fleet {
+func newFleet(p *config.Stress, n int, users *users, caller *control.Caller, t *traffic) *fleet {
 	f := &fleet{
-		tally: newTally(caller.Now()), plan: p, caller: caller, server: server,
+		tally: newTally(caller.Now()), plan: p, caller: caller, traffic: t,
 		sources: p.Sources(), wake: make(chan struct{}, 1),
 		rng: rand.New(rand.NewPCG(uint64(p.Seed), 0)),
 	}
@@ -209,7 +209,7 @@ func (c *client) begin(due int64) {
 }
 
 func (g *group) connect() {
-	spec := control.ConnSpec{Server: g.f.server}
+	spec := control.ConnSpec{Server: g.f.caller.Server()}
 	if n := len(g.f.sources); n > 0 {
 		spec.From = g.f.sources[g.n%n]
 	}
@@ -267,9 +267,7 @@ func (c *client) CallUp(r *control.CallReport) {
 	f.tally.up(c.due, now, r)
 	c.info = r.Info
 	c.set(up)
-	if f.onUp != nil {
-		f.onUp(c, &c.info)
-	}
+	f.traffic.add(c)
 	f.calls.PeakUp = max(f.calls.PeakUp, f.tally.now.Up)
 	if life := int64(f.plan.Churn.Life); life > 0 && !f.ending {
 		if j := int64(f.plan.Churn.Jitter); j > 0 {
@@ -289,9 +287,7 @@ func (c *client) CallDown(r *control.CallReport) {
 	f := c.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.onDown != nil && r.WasUp {
-		f.onDown(c, &c.info)
-	}
+	f.traffic.remove(c)
 	hung := c.state == closing
 	c.set(idle)
 	c.placed = nil

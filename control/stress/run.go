@@ -11,6 +11,7 @@ import (
 	"xpptp/control"
 	"xpptp/control/config"
 	"xpptp/control/stress/report"
+	"xpptp/engine"
 )
 
 // Options say what a run is.
@@ -54,27 +55,50 @@ func Run(ctx context.Context, o *Options) (*report.Result, error) {
 	if r.users, err = loadUsers(o.Plan); err != nil {
 		return nil, err
 	}
+	var far netip.Addr
+	if o.Lab != nil {
+		far = o.Lab.Inside()
+	}
+	if r.traffic, err = newTraffic(o.Plan, caller, far, o.Log.Warn); err != nil {
+		return nil, err
+	}
 	if err := caller.Start(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
-		defer cancel()
-		_ = caller.Shutdown(ctx) // what is left of calls is in the result
-	}()
-	return r.result(ctx)
+	out, err := r.result(ctx)
+	ending, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	_ = caller.Shutdown(ending) // what is left of calls is in the result
+	if err == nil {
+		out.Traffic.Drops = drops(caller)
+	}
+	return out, err
+}
+
+// drops is what a box's workers dropped, by name.
+func drops(c *control.Caller) map[string]uint64 {
+	all := map[string]uint64{}
+	for _, s := range c.Snapshot() {
+		for d, n := range s.Drops {
+			// An acknowledgement without payload is consumed, not dropped.
+			if n > 0 && engine.Drop(d) != engine.GREAckOnly {
+				all[engine.Drop(d).String()] += n
+			}
+		}
+	}
+	return all
 }
 
 // run is a run under way.
 type run struct {
 	*Options
-	caller *control.Caller
-	users  *users
-	out    report.Result
-	usage  *usage
-	began  int64
-	fleet  *fleet // whose progress is shown
-	phase  string
+	caller  *control.Caller
+	users   *users
+	traffic *traffic
+	out     report.Result
+	usage   *usage
+	began   int64
+	phase   string
 }
 
 func (r *run) result(ctx context.Context) (*report.Result, error) {
@@ -135,7 +159,7 @@ func (r *run) test(ctx context.Context, t config.Test) error {
 // withFleet has the plan's calls up, does what is to be done with them, and
 // ends them.
 func (r *run) withFleet(ctx context.Context, with func(context.Context, *fleet) error) error {
-	f := newFleet(r.Plan, r.Plan.Calls, r.users, r.caller, r.caller.Server())
+	f := newFleet(r.Plan, r.Plan.Calls, r.users, r.caller, r.traffic)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go f.drive(running)
@@ -170,6 +194,7 @@ func (r *run) watch(ctx context.Context, f *fleet) <-chan struct{} {
 			ups := f.upCount()
 			r.show(s, float64(ups-before)/every.Seconds())
 			before = ups
+			r.traffic.sample(ctx, every)
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -197,6 +222,14 @@ func (r *run) show(s report.CallStates, rate float64) {
 func (r *run) callsTest(ctx context.Context) error {
 	return r.withFleet(ctx, func(ctx context.Context, _ *fleet) error {
 		r.phase = "load"
-		return sleep(ctx, r.Plan.Duration)
+		rate := r.Plan.Traffic.Rate
+		if rate == (config.LoadRate{}) {
+			return sleep(ctx, r.Plan.Duration)
+		}
+		s, err := r.traffic.run(ctx, rate, 0, r.Plan.Duration)
+		if s != nil {
+			r.traffic.fill(&r.out, s, rate.PPS)
+		}
+		return err
 	})
 }
