@@ -14,6 +14,7 @@ import (
 
 	"xpptp/control"
 	"xpptp/control/aaa"
+	"xpptp/control/aaa/radius"
 	"xpptp/control/config"
 	"xpptp/control/sock"
 )
@@ -45,36 +46,76 @@ SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.`,
 			return usageError(err)
 		}
 		log := newLogger(cmd.ErrOrStderr(), cfg.Log)
-		store, err := aaa.OpenStore(cfg.Secrets, cfg.AllowWorldReadableSecrets)
+		s := &server{log: log}
+		auth, err := s.open(cfg)
 		if err != nil {
 			return usageError(err)
 		}
-		box, err := control.NewServer(cfg, aaa.NewLocal(store), log)
-		if err != nil {
+		if s.box, err = control.NewServer(cfg, auth, log); err != nil {
 			return err
 		}
-		return serve(cmd.Context(), box, store, log)
+		return s.run(cmd.Context(), cfg)
 	}
 	return cmd
 }
 
-func serve(ctx context.Context, box *control.Box, store *aaa.Store, log *slog.Logger) error {
+// server is a concentrator with what it asks about users.
+type server struct {
+	log    *slog.Logger
+	box    *control.Box
+	store  *aaa.Store     // nil: users are not from a file
+	radius *radius.Client // nil: there are no servers
+}
+
+// open opens what users are authenticated by.
+func (s *server) open(cfg *config.Config) (aaa.Authenticator, error) {
+	var err error
+	if cfg.UsesSecrets() {
+		if s.store, err = aaa.OpenStore(cfg.Secrets, cfg.AllowWorldReadableSecrets); err != nil {
+			return nil, err
+		}
+	}
+	if len(cfg.Radius.Servers) > 0 {
+		if s.radius, err = newRadius(cfg, s.log); err != nil {
+			return nil, err
+		}
+	}
+	var sources []aaa.Authenticator
+	for _, src := range cfg.AuthSource {
+		if src == config.AuthRadius {
+			sources = append(sources, s.radius)
+		} else {
+			sources = append(sources, aaa.NewLocal(s.store))
+		}
+	}
+	return aaa.Chain(sources...), nil
+}
+
+func (s *server) run(ctx context.Context, cfg *config.Config) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	hup := make(chan struct{}, 1)
 	defer onSignal(unix.SIGHUP, hup)()
+	box, log := s.box, s.log
+	accounting := s.radius != nil && cfg.Radius.Accounting
+	if accounting {
+		box.SetAccounting(s.radius)
+	}
 	if err := box.Start(); err != nil {
 		return withRights(err)
+	}
+	coa, err := listenCoA(cfg, box, log)
+	if err != nil {
+		return errors.Join(withRights(err), shutdown(box.Shutdown, log))
+	}
+	if accounting {
+		s.radius.On()
 	}
 	var failed error
 	for running := true; running; {
 		select {
 		case <-hup:
-			if err := store.Reload(); err != nil {
-				log.Error("secrets not reloaded, the old ones stay", "err", err)
-			} else {
-				log.Info("secrets reloaded", "users", store.Secrets().Len())
-			}
+			s.reload()
 		case failed = <-box.Failed():
 			log.Error("stopping", "err", failed)
 			running = false
@@ -83,9 +124,24 @@ func serve(ctx context.Context, box *control.Box, store *aaa.Store, log *slog.Lo
 			running = false
 		}
 	}
-	err := shutdown(box.Shutdown, log)
+	_ = coa()
+	err = shutdown(box.Shutdown, log)
+	if s.radius != nil {
+		closeRadius(s.radius, log)
+	}
 	logCounters(log, box.Snapshot())
 	return errors.Join(failed, err)
+}
+
+func (s *server) reload() {
+	if s.store == nil {
+		return
+	}
+	if err := s.store.Reload(); err != nil {
+		s.log.Error("secrets not reloaded, the old ones stay", "err", err)
+	} else {
+		s.log.Info("secrets reloaded", "users", s.store.Secrets().Len())
+	}
 }
 
 // withRights adds to an error that says "not permitted" what would be needed.

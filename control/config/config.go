@@ -167,8 +167,10 @@ type Config struct {
 	NBNS   []netip.Addr
 	Limits Limits
 
+	AuthSource                []AuthSource // asked in this order
 	Secrets                   string
 	AllowWorldReadableSecrets bool
+	Radius                    Radius
 }
 
 // Dial is the configuration of dial.

@@ -77,10 +77,12 @@ func (c *Config) fields() []field {
 		{"pool", &pools{&c.Pools}, "client addresses"},
 		{"dns", &list[netip.Addr]{&c.DNS, "address", "IPv4 addresses", 2, parseAddr}, "name server for clients, up to two"},
 		{"nbns", &list[netip.Addr]{&c.NBNS, "address", "IPv4 addresses", 2, parseAddr}, "WINS server for clients, up to two"},
+		{"auth-source", &list[AuthSource]{&c.AuthSource, "sources", "local, radius", 2, parseAuthSource}, "who knows the users; the next one is asked about a user that one does not know or while it does not answer"},
 		{"secrets", text{&c.Secrets, "file", checkText}, "file of users, in the format of pppd's chap-secrets"},
 		{"allow-world-readable-secrets", boolean{&c.AllowWorldReadableSecrets}, "take a secrets file that every user can read"},
 	}
 	fs = append(fs, c.Common.fields()...)
+	fs = append(fs, c.Radius.fields()...)
 	return append(fs, []field{
 		{"limits.calls", integer{&c.Limits.Calls, 0, 1 << 20}, "calls at a time, 0: no limit"},
 		{"limits.connections", integer{&c.Limits.Connections, 0, 1 << 20}, "control connections at a time, 0: no limit"},
@@ -148,6 +150,9 @@ func Default() *Config {
 		Listen: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), Port)},
 		Inside: "tun",
 		Name:   "xpptp",
+
+		AuthSource: []AuthSource{AuthLocal},
+		Radius:     defaultRadius(),
 	}
 }
 

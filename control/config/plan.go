@@ -97,6 +97,7 @@ func (c *Config) Notes() []string {
 	if c.AllowWorldReadableSecrets {
 		notes = append(notes, "allow-world-readable-secrets: every user of this machine may read the passwords")
 	}
+	notes = append(notes, c.radiusNotes()...)
 	size := 0
 	for _, p := range c.Pools {
 		size += p.Size()

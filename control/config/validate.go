@@ -39,9 +39,7 @@ func (c *Config) Validate() error {
 	case c.Local.IsUnspecified(), c.Local.IsLoopback(), c.Local.IsMulticast(), c.Local == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		fail("local", "%s cannot be the address of a host", c.Local)
 	}
-	if c.Secrets == "" {
-		fail("secrets", "must be set: the file of users")
-	}
+	errs = append(errs, c.validateRadius()...)
 	errs = append(errs, c.validatePools()...)
 	return errors.Join(errs...)
 }
@@ -140,9 +138,12 @@ func joinMethods(ms []aaa.Method) string {
 // there, the secrets can be read. It changes nothing.
 func (c *Config) Preflight() error {
 	errs := c.Common.preflight()
-	if _, err := aaa.Load(c.Secrets, c.AllowWorldReadableSecrets); err != nil {
-		errs = append(errs, c.fault("secrets", "%s", err))
+	if c.UsesSecrets() {
+		if _, err := aaa.Load(c.Secrets, c.AllowWorldReadableSecrets); err != nil {
+			errs = append(errs, c.fault("secrets", "%s", err))
+		}
 	}
+	errs = append(errs, c.preflightRadius()...)
 	return errors.Join(errs...)
 }
 
@@ -157,16 +158,11 @@ func (d *Dial) Preflight() error {
 
 // Password reads the password file: its first line, without the line end.
 func (d *Dial) Password() (aaa.Secret, error) {
-	text, err := aaa.ReadPrivate(d.PasswordFile, d.AllowWorldReadableSecrets)
+	secret, err := firstLine(d.PasswordFile, d.AllowWorldReadableSecrets)
 	if err != nil {
-		return aaa.Secret{}, d.fault("password-file", "%s", err)
+		return secret, d.fault("password-file", "%s", err)
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	line = strings.TrimSuffix(line, "\r")
-	if line == "" {
-		return aaa.Secret{}, d.fault("password-file", "the first line of %s is empty", d.PasswordFile)
-	}
-	return aaa.NewSecret(line), nil
+	return secret, nil
 }
 
 func (c *Common) preflight() (errs []error) {
