@@ -90,14 +90,14 @@ func (a *actions) Pop() any {
 	return last
 }
 
-// newFleet makes n clients of a plan.
-func newFleet(p *config.Stress, n int, users *users, caller *control.Caller, t *traffic) *fleet {
+// newFleet makes the clients of a plan.
+func newFleet(p *config.Stress, users *users, caller *control.Caller, t *traffic, began int64) *fleet {
 	f := &fleet{
-		tally: newTally(caller.Now()), plan: p, caller: caller, traffic: t,
+		tally: newTally(began), plan: p, caller: caller, traffic: t,
 		sources: p.Sources(), wake: make(chan struct{}, 1),
 		rng: rand.New(rand.NewPCG(uint64(p.Seed), 0)),
 	}
-	for i := range n {
+	for i := range p.Calls {
 		if i%p.CallsPerConnection == 0 {
 			f.groups = append(f.groups, &group{f: f, n: len(f.groups)})
 		}

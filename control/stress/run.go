@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	uatomic "go.uber.org/atomic"
+
 	"xpptp/control"
 	"xpptp/control/config"
 	"xpptp/control/stress/report"
@@ -98,12 +100,14 @@ type run struct {
 	out     report.Result
 	usage   *usage
 	began   int64
-	phase   string
+	total   *tally
+	phase   uatomic.String
 }
 
 func (r *run) result(ctx context.Context) (*report.Result, error) {
 	out := &r.out
 	r.began = r.caller.Now()
+	r.total = newTally(r.began)
 	*out = report.Result{
 		Schema: report.Version, Name: r.Plan.Name, Seed: uint64(r.Plan.Seed), Valid: true,
 		Environment: r.environment(),
@@ -118,12 +122,10 @@ func (r *run) result(ctx context.Context) (*report.Result, error) {
 	if len(tests) == 0 {
 		tests = []config.Test{config.TestCalls}
 	}
-	for _, t := range tests {
-		if err := r.test(ctx, t); err != nil {
-			r.invalid("%s: %v", t, reasonOf(err))
-			break
-		}
+	if err := r.tests(ctx, tests); err != nil {
+		r.invalid("%v", reasonOf(err))
 	}
+	r.total.fill(out)
 	out.Environment.DurationS = float64(r.caller.Now()-r.began) / 1e9
 	r.usage.fill(&out.Generator)
 	r.judge()
@@ -146,36 +148,65 @@ func (r *run) note(format string, args ...any) {
 	r.out.Notes = append(r.out.Notes, fmt.Sprintf(format, args...))
 }
 
-// test runs one test by name.
-func (r *run) test(ctx context.Context, t config.Test) error {
-	switch t {
-	case config.TestCalls:
-		return r.callsTest(ctx)
-	default: // the others are of the same kind
-		return fmt.Errorf("no such test")
+// tests runs tests by name, in order. Those that need the plan's calls, and
+// follow each other, have them in common.
+func (r *run) tests(ctx context.Context, tests []config.Test) error {
+	with := map[config.Test]func(context.Context, *fleet) error{
+		config.TestCalls:      func(ctx context.Context, _ *fleet) error { return r.hold(ctx) },
+		config.TestThroughput: r.throughputTest,
+		config.TestLatency:    r.latencyTest,
+		config.TestLossCurve:  r.lossTest,
+		config.TestBackToBack: r.backToBackTest,
+		config.TestSoak:       r.soakTest,
 	}
+	alone := map[config.Test]func(context.Context) error{
+		config.TestSetupRate: r.setupTest,
+		config.TestCapacity:  r.capacityTest,
+		config.TestRecovery:  r.recoveryTest,
+	}
+	for len(tests) > 0 {
+		var err error
+		if test := alone[tests[0]]; test != nil {
+			err, tests = named(tests[0], test(ctx)), tests[1:]
+		} else {
+			err = r.withFleet(ctx, r.Plan, func(ctx context.Context, f *fleet) (err error) {
+				for err == nil && len(tests) > 0 && with[tests[0]] != nil {
+					err, tests = named(tests[0], with[tests[0]](ctx, f)), tests[1:]
+				}
+				return err
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// withFleet has the plan's calls up, does what is to be done with them, and
+func named(t config.Test, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", t, err)
+}
+
+// withFleet has a plan's calls up, does what is to be done with them, and
 // ends them.
-func (r *run) withFleet(ctx context.Context, with func(context.Context, *fleet) error) error {
-	f := newFleet(r.Plan, r.Plan.Calls, r.users, r.caller, r.traffic)
+func (r *run) withFleet(ctx context.Context, p *config.Stress, with func(context.Context, *fleet) error) error {
+	f := newFleet(p, r.users, r.caller, r.traffic, r.began)
 	running, stop := context.WithCancel(ctx)
-	defer stop()
 	go f.drive(running)
 	watched := r.watch(running, f)
-	defer func() {
-		stop()
-		<-watched
-	}()
-	r.phase = "calls"
-	err := f.bringUp(ctx, newSchedule(r.Plan))
+	r.phase.Store("calls")
+	err := f.bringUp(ctx, newSchedule(p))
 	if err == nil {
 		err = with(ctx, f)
 	}
-	r.phase = "ending"
+	r.phase.Store("ending")
 	err = errors.Join(err, f.takeDown(ctx))
-	f.fill(&r.out)
+	stop()
+	<-watched
+	r.total.merge(f.tally)
 	return err
 }
 
@@ -213,23 +244,20 @@ func (t *tally) upCount() uint64 {
 
 func (r *run) show(s report.CallStates, rate float64) {
 	if r.Progress != nil {
-		r.Progress(Progress{Phase: r.phase, Since: time.Duration(r.caller.Now() - r.began), Calls: s, Rate: rate})
+		r.Progress(Progress{Phase: r.phase.Load(), Since: time.Duration(r.caller.Now() - r.began), Calls: s, Rate: rate})
 	}
 }
 
-// callsTest makes the plan's calls, keeps the load on for the plan's time, and
-// ends them.
-func (r *run) callsTest(ctx context.Context) error {
-	return r.withFleet(ctx, func(ctx context.Context, _ *fleet) error {
-		r.phase = "load"
-		rate := r.Plan.Traffic.Rate
-		if rate == (config.LoadRate{}) {
-			return sleep(ctx, r.Plan.Duration)
-		}
-		s, err := r.traffic.run(ctx, rate, 0, r.Plan.Duration)
-		if s != nil {
-			r.traffic.fill(&r.out, s, rate.PPS)
-		}
-		return err
-	})
+// hold keeps the plan's load on for the plan's time.
+func (r *run) hold(ctx context.Context) error {
+	r.phase.Store("load")
+	rate := r.Plan.Traffic.Rate
+	if rate == (config.LoadRate{}) {
+		return sleep(ctx, r.Plan.Duration)
+	}
+	s, err := r.traffic.run(ctx, rate, 0, r.Plan.Duration)
+	if s != nil {
+		r.traffic.fill(&r.out, s, rate.PPS)
+	}
+	return err
 }

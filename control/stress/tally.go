@@ -1,6 +1,9 @@
 package stress
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +21,9 @@ type tally struct {
 	now      report.CallStates // at this moment
 	setup    *hdrhistogram.Histogram
 	phases   [control.NumPhases]*hdrhistogram.Histogram
-	first    *hdrhistogram.Histogram // first packet
-	ups      []float64               // by tenths of a second
+	ups      []float64 // by tenths of a second
+	most     uint64    // calls of one merged tally
+	bestRate float64
 	lastUp   int64
 	firstTry int64
 	late     uint64
@@ -34,8 +38,9 @@ const maxSetup = int64(10 * time.Minute / phaseUnit)
 
 func newHist() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxSetup, 3) }
 
-func newTally(now int64) *tally {
-	t := &tally{began: now, setup: newHist(), first: newHist(), reasons: map[string]string{}}
+// newTally makes a tally of a run that began then.
+func newTally(began int64) *tally {
+	t := &tally{began: began, setup: newHist(), reasons: map[string]string{}}
 	t.calls.Failures, t.calls.Losses = map[string]uint64{}, map[string]uint64{}
 	for i := range t.phases {
 		t.phases[i] = newHist()
@@ -114,19 +119,53 @@ func (t *tally) sample(now int64) report.CallStates {
 	return s
 }
 
-// fill writes what was counted into a result.
+// merge adds another tally of the same run, which counts no more.
+func (t *tally) merge(o *tally) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// The rate is that of the most calls.
+	if o.calls.Up > t.most {
+		t.most, t.bestRate = o.calls.Up, o.rate()
+	}
+	a, b := &t.calls, &o.calls
+	a.Attempted += b.Attempted
+	a.Up += b.Up
+	a.Failed += b.Failed
+	a.Lost += b.Lost
+	a.PeakUp = max(a.PeakUp, b.PeakUp)
+	a.States = append(a.States, b.States...)
+	for cause, n := range b.Failures {
+		a.Failures[cause] += n
+	}
+	for cause, n := range b.Losses {
+		a.Losses[cause] += n
+	}
+	for cause, text := range o.reasons {
+		t.reasons[cause] = text
+	}
+	t.setup.Merge(o.setup)
+	for i, h := range o.phases {
+		t.phases[i].Merge(h)
+	}
+	for i, n := range o.ups {
+		if i == len(t.ups) {
+			t.ups = append(t.ups, 0)
+		}
+		t.ups[i] += n
+	}
+	t.late += o.late
+}
+
+// fill writes what was merged into a result.
 func (t *tally) fill(r *report.Result) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	r.Calls = t.calls
 	s := &r.Setup
 	s.MS = report.MSOf(t.setup, phaseUnit)
-	s.Rate = t.rate()
+	s.Rate = t.bestRate
 	h := func(p control.Phase) *report.MS { return report.PhaseOf(t.phases[p], phaseUnit) }
 	s.Phases = report.Phases{
 		TCP: h(control.PhaseTCP), Start: h(control.PhaseStart), Call: h(control.PhaseCall), LCP: h(control.PhaseLCP),
 		Auth: h(control.PhaseAuth), CCP: h(control.PhaseCCP), IPCP: h(control.PhaseNetwork),
-		FirstPacket: report.PhaseOf(t.first, phaseUnit),
 	}
 	tenths := &report.Series{BinS: 0.1}
 	whole := &report.Series{BinS: 1, Values: make([]float64, (len(t.ups)+9)/10)}
@@ -138,6 +177,9 @@ func (t *tally) fill(r *report.Result) {
 		s.Rate100MS, s.Rate1S = tenths, whole
 	}
 	r.Generator.LateStarts = t.late
+	for _, cause := range slices.Sorted(maps.Keys(t.reasons)) {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s, for example: %s", cause, t.reasons[cause]))
+	}
 }
 
 // rate is how many calls came up a second.
