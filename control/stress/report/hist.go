@@ -58,10 +58,13 @@ func USOf(h *hdrhistogram.Histogram, unit time.Duration) US {
 }
 
 // round keeps six digits, which is more than a histogram has.
-func round(v float64) float64 {
+func round(v float64) float64 { return digits(v, 6) }
+
+// digits rounds to n digits in all; what is no number becomes 0.
+func digits(v float64, n int) float64 {
 	if math.Abs(v) < 1e-12 || math.IsNaN(v) || math.IsInf(v, 0) {
 		return 0
 	}
-	scale := math.Pow(10, 5-math.Floor(math.Log10(math.Abs(v))))
+	scale := math.Pow(10, float64(n-1)-math.Floor(math.Log10(math.Abs(v))))
 	return math.Round(v*scale) / scale
 }

@@ -245,6 +245,12 @@ func number(v float64) string {
 	return s
 }
 
+// brief is number with three digits, for a place where space is short.
+func brief(v float64) string { return number(digits(v, 3)) }
+
+// briefly is scaled with three digits.
+func briefly(v float64, unit string) string { return scaled(digits(v, 3), unit) }
+
 func thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

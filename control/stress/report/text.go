@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode"
@@ -59,8 +60,10 @@ func (t table) write(b *strings.Builder, indent string) {
 	}
 }
 
-// WriteText writes the summary that a terminal shows at the end of a run.
+// WriteText writes the summary that a terminal shows at the end of a run. It
+// makes r's numbers finite.
 func (r *Result) WriteText(w io.Writer) error {
+	makeFinite(reflect.ValueOf(r))
 	b := &strings.Builder{}
 	section := func(name string, t table) {
 		if len(t) > 0 {
