@@ -180,7 +180,7 @@ func (c *checker) changes(name string, kinds ...Kind) (list []Change) {
 func (c *checker) queues(n *Interface, pi PlanInterface) {
 	rx, _ := n.queueCount()
 	workers := len(c.plan.Workers)
-	found := fmt.Sprintf("%d receive queues, %s", rx, count(workers, "worker"))
+	found := count(rx, "receive queue") + ", " + count(workers, "worker")
 	mend := "the device has no more; a machine with a larger NIC, or fewer workers"
 	if len(pi.Queues) > rx {
 		mend = "sudo xpptp hw apply --interface " + n.Name
@@ -208,13 +208,13 @@ func (c *checker) queues(n *Interface, pi PlanInterface) {
 }
 
 func (c *checker) offloads(n *Interface, pi PlanInterface) {
-	names := func(of string) (names []string) {
-		for _, ch := range c.changes(of, KindFeature) {
-			names = append(names, ch.Name)
+	var off, why []string
+	for _, ch := range c.changes(n.Name, KindFeature) {
+		off = append(off, ch.Name)
+		if !slices.Contains(why, ch.Why) {
+			why = append(why, ch.Why)
 		}
-		return names
 	}
-	off := names(n.Name)
 	found := "all off that must be"
 	if off != nil {
 		found = strings.Join(off, ", ") + " on"
@@ -223,14 +223,14 @@ func (c *checker) offloads(n *Interface, pi PlanInterface) {
 	if slices.ContainsFunc(off, func(f string) bool { return strings.Contains(f, "lro") || strings.Contains(f, "gro-hw") }) {
 		how = Bad
 	}
-	c.add("offloads of "+n.Name, level(off != nil, how), found, "XDP does not see tags that the device took off, and does not start, or loses packets, where it merges them",
+	c.add("offloads of "+n.Name, level(off != nil, how), found, "off, "+strings.Join(why, "; "),
 		fmt.Sprintf("sudo ethtool -K %s %s off", n.Name, strings.Join(off, " off ")))
 	if n.Driver != "veth" {
 		return
 	}
-	const why = "packets that the peer's kernel sends come without checksum and too large for XDP: they are lost, or damaged"
+	const lost = "packets that the peer's kernel sends come without checksum and too large for XDP: they are lost, or damaged"
 	if n.Peer == "" {
-		c.add("veth peer of "+n.Name, Warn, "in another namespace: its offloads cannot be seen from here", why,
+		c.add("veth peer of "+n.Name, Warn, "in another namespace: its offloads cannot be seen from here", lost,
 			"in the peer's namespace: ethtool -K PEER tx off tso off gso off")
 		return
 	}
@@ -245,7 +245,7 @@ func (c *checker) offloads(n *Interface, pi PlanInterface) {
 	if on != nil {
 		found = n.Peer + ": " + strings.Join(on, ", ") + " on"
 	}
-	c.add("veth peer of "+n.Name, level(on != nil, Warn), found, why, fmt.Sprintf("sudo ethtool -K %s tx off tso off gso off", n.Peer))
+	c.add("veth peer of "+n.Name, level(on != nil, Warn), found, lost, fmt.Sprintf("sudo ethtool -K %s tx off tso off gso off", n.Peer))
 }
 
 func (c *checker) xdp(n *Interface, pi PlanInterface) {
@@ -275,7 +275,9 @@ func (c *checker) xdp(n *Interface, pi PlanInterface) {
 func (c *checker) interrupts() {
 	workers := c.workerCPUs()
 	planned := make(map[int]bool)
+	ours := make(map[string]bool)
 	for _, pi := range c.plan.Interfaces {
+		ours[pi.Name] = true
 		for _, q := range pi.Queues {
 			for _, number := range q.IRQs {
 				planned[number] = true
@@ -300,7 +302,7 @@ func (c *checker) interrupts() {
 	const many = 1000
 	var foreign, mend []string
 	for _, irq := range c.inv.IRQs {
-		if !planned[irq.Number] && irq.Count >= many && len(irq.Effective) > 0 && len(irq.Effective.Without(workers)) == 0 && len(c.plan.Control.Without(workers)) > 0 {
+		if !planned[irq.Number] && !ours[irq.Interface] && irq.Count >= many && len(irq.Effective) > 0 && len(irq.Effective.Without(workers)) == 0 && len(c.plan.Control.Without(workers)) > 0 {
 			foreign = append(foreign, fmt.Sprintf("%d (%s) on CPU %s", irq.Number, irq.Name, irq.Effective))
 			mend = append(mend, fmt.Sprintf("echo %s | sudo tee /proc/irq/%d/smp_affinity_list", c.plan.Control.Without(workers), irq.Number))
 		}

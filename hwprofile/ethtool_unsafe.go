@@ -135,13 +135,14 @@ func (q *ethtoolQuery) rules() (n, room int) {
 	return int(u32(buf, rxnfcCount)), int(u32(buf, rxnfcData) &^ uint32(special))
 }
 
-// String names the query in errors.
+// String is the hash in words, for packets that are not TCP or UDP.
 func (r *RSS) String() string {
 	if r == nil {
 		return "not told"
 	}
+	function := or(r.Function, "hash")
 	if f := r.Fields["ipv4"]; len(f) > 0 {
-		return r.Function + " over " + strings.Join(f, ", ")
+		return function + " over " + strings.Join(f, ", ")
 	}
-	return r.Function
+	return function
 }

@@ -19,11 +19,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// live is the running machine.
-type live struct{ fs.FS }
+// live is the running machine. What is below proc is read in one go, or it is
+// not whole, so ReadFile must be the system's own.
+type live struct{ rootFS }
+
+type rootFS interface {
+	fs.ReadFileFS
+	fs.ReadDirFS
+	fs.StatFS
+}
 
 // Live is the running machine, in the network namespace of the calling thread.
-func Live() Machine { return live{os.DirFS("/")} }
+func Live() Machine { return live{os.DirFS("/").(rootFS)} }
 
 func (live) CPUID() (CPUID, error) {
 	c := &cpuid.CPU
@@ -119,6 +126,13 @@ const (
 // netdevActs are the bits of NETDEV_XDP_ACT, from bit 0 on.
 var netdevActs = []string{"basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"}
 
+// genlHeader is struct genlmsghdr. The library's own leaves two bytes to
+// chance that this family wants to be zero.
+type genlHeader [nl.SizeofGenlmsg]byte
+
+func (genlHeader) Len() int            { return nl.SizeofGenlmsg }
+func (h genlHeader) Serialize() []byte { return h[:] }
+
 // xdpFeatures asks the kernel what XDP can do on an interface; nil on a kernel
 // that cannot tell (before 6.3).
 func xdpFeatures(name string) (*XDP, error) {
@@ -131,7 +145,7 @@ func xdpFeatures(name string) (*XDP, error) {
 		return nil, nil //nolint:nilerr // an old kernel
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.AddData(&nl.Genlmsg{Command: netdevDevGet, Version: 1})
+	req.AddData(genlHeader{netdevDevGet, 1})
 	req.AddData(nl.NewRtAttr(netdevIfindex, nl.Uint32Attr(uint32(l.Attrs().Index))))
 	messages, err := req.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil || len(messages) == 0 {

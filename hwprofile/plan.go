@@ -88,7 +88,8 @@ type Method string
 const (
 	CallMap Method = "xdp-call-map" // XDP program and a map of call IDs
 	Fanout  Method = "fanout"       // packet fanout by call ID
-	OneDoor Method = "one-socket"   // one socket, handed on in user space
+	Handed  Method = "hand-over"    // one socket, handed on in user space
+	Direct  Method = "direct"       // there is one worker
 )
 
 // core is a physical core: its threads that may be used.
@@ -323,7 +324,7 @@ func (p *Plan) note(format string, args ...any) {
 func steering(io string, workers int) Steering {
 	if workers == 1 {
 		return Steering{
-			Method: OneDoor, How: "there is one worker: all packets are its own",
+			Method: Direct, How: "there is one worker: all packets are its own",
 			Cost: "nothing",
 		}
 	}
@@ -335,7 +336,7 @@ func steering(io string, workers int) Steering {
 		}
 	case "raw", "asavie":
 		return Steering{
-			Method: OneDoor, How: "one socket for all; a packet for another worker is handed on in memory",
+			Method: Handed, How: "one socket for all; a packet for another worker is handed on in memory",
 			Cost: "a hand-over for each packet, and one thread that reads for all",
 		}
 	}
@@ -466,7 +467,7 @@ func (p *Plan) change(inv *Inventory, n *Interface, profile *Profile, req Reques
 		for i := q; i < len(p.Workers); i += tx {
 			users = users.With(CPUs{p.Workers[i].CPU})
 		}
-		p.xps(inv, n, q, users)
+		p.xps(inv, n, q, tx, users)
 	}
 	for _, q := range pi.Queues {
 		for _, number := range q.IRQs {
@@ -475,16 +476,16 @@ func (p *Plan) change(inv *Inventory, n *Interface, profile *Profile, req Reques
 	}
 }
 
-// xps plans the mask of a transmit queue, also of one that is still to come.
-func (p *Plan) xps(inv *Inventory, n *Interface, q int, users CPUs) {
+// xps plans the mask of one of several transmit queues, also of one that is
+// still to come. A single queue is everybody's.
+func (p *Plan) xps(inv *Inventory, n *Interface, q, queues int, users CPUs) {
 	s := Setting{n.Name, KindXPS, strconv.Itoa(q)}
 	old, ok := inv.value(s)
 	if !ok {
 		old = CPUs(nil).Mask()
 	}
-	// A machine whose transmit queues have no masks has one queue only, or a
-	// kernel without XPS: there is nothing to choose.
-	if value := users.Mask(); old != value && (ok || len(n.Queues.XPS) > 0) && (len(n.Queues.XPS) > 1 || q > 0) {
+	hasXPS := len(n.Queues.XPS) > 0
+	if value := users.Mask(); hasXPS && queues > 1 && old != value {
 		p.Changes = append(p.Changes, Change{s, old, value, "each worker sends by a queue of its own"})
 	}
 }

@@ -362,7 +362,7 @@ func (r *reader) interfaces() {
 			continue
 		}
 		for _, peer := range r.inv.Interfaces {
-			if peer.Driver == "veth" && peer.Index == r.number(netDir+"/"+n.Name+"/iflink", 0) &&
+			if peer.Driver == "veth" && peer.Index != n.Index && peer.Index == r.number(netDir+"/"+n.Name+"/iflink", 0) &&
 				n.Index == r.number(netDir+"/"+peer.Name+"/iflink", 0) {
 				n.Peer = peer.Name
 			}
