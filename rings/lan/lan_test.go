@@ -118,7 +118,7 @@ func newBench(t *testing.T) *bench {
 				return err
 			}
 		}
-		nic, err := xsk.Open(xsk.Config{Interface: b.near.Name, Frames: 256}, xsk.NewInside(b.owners, 1), []*rings.Pool{b.pool})
+		nic, err := xsk.Open(xsk.Config{Interface: b.near.Name, Frames: 256}, xsk.NewInside(b.owners, 1, rings.Room(rings.ChunkSmall)), []*rings.Pool{b.pool})
 		if err != nil {
 			return err
 		}

@@ -20,10 +20,12 @@ import (
 type Inside struct {
 	owners *owner.Map
 	n      int
+	room   int
 }
 
-// NewInside returns the program for a number of workers.
-func NewInside(m *owner.Map, workers int) *Inside { return &Inside{m, workers} }
+// NewInside returns the program for a number of workers. Frames longer than
+// room bytes, as much as a chunk takes, are the kernel's too.
+func NewInside(m *owner.Map, workers, room int) *Inside { return &Inside{m, workers, room} }
 
 func (i *Inside) workers() int { return i.n }
 
@@ -68,7 +70,8 @@ func (i *Inside) load(xsks *ebpf.Map, on *rings.Info) (*ebpf.Program, error) {
 	}
 
 	p.begin()
-	p.do(asm.Mov.Imm(asm.R8, 0))
+	p.do(asm.Mov.Reg(asm.R4, asm.R3), asm.Sub.Reg(asm.R4, asm.R7), asm.JGT.Imm(asm.R4, int32(i.room), "pass"),
+		asm.Mov.Imm(asm.R8, 0))
 	word(asm.R4, 0)
 	p.do(asm.LoadImm(asm.R5, int64(binary.NativeEndian.Uint32(on.MAC[:])), asm.DWord), asm.JNE.Reg(asm.R4, asm.R5, "typed"),
 		asm.LoadMem(asm.R4, asm.R7, 4, asm.Half),

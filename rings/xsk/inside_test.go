@@ -34,7 +34,7 @@ func insideBench(t *testing.T) (mac [6]byte, m *owner.Map, d *Device) {
 	}
 	ns.Do(func() {
 		pools := []*rings.Pool{rings.NewPool(u.Arena(), 0, 512), rings.NewPool(u.Arena(), 512, 1024)}
-		d, err = Open(Config{Interface: near.Name, Ring: 64}, NewInside(m, 2), pools)
+		d, err = Open(Config{Interface: near.Name, Ring: 64}, NewInside(m, 2, 120), pools)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +123,8 @@ func TestInsideVerdicts(t *testing.T) {
 		{"nobody", insideFrame(mac, ip, ipv4To("10.66.0.8")), xdpPass},
 		{"beside the prefix", insideFrame(mac, ip, ipv4To("10.68.0.1")), xdpPass},
 		{"a worker that is not", insideFrame(mac, ip, ipv4To("10.66.0.200")), xdpPass},
+		{"as long as there is room", append(insideFrame(mac, ip, ipv4To("10.66.0.9")), make([]byte, 120-14-64)...), xdpRedirect},
+		{"longer", append(insideFrame(mac, ip, ipv4To("10.66.0.9")), make([]byte, 121-14-64)...), xdpPass},
 		{"TTL 1", insideFrame(mac, ip, ipv4To("10.66.0.9", 8, 1)), xdpPass},
 		{"TTL 0", insideFrame(mac, ip, ipv4To("10.66.0.9", 8, 0)), xdpPass},
 		{"options", insideFrame(mac, ip, ipv4To("10.66.0.9", 0, 0x46)), xdpPass},
