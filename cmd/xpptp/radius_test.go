@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"text/template"
+
+	"github.com/vishvananda/netlink"
+
+	"xpptp/rings/ringtest"
+)
+
+// radiusIP is where the RADIUS servers of these tests are: the namespace of the
+// client, which only the server of PPTP asks.
+const radiusIP = "10.77.0.2"
+
+const radiusSecret = "a shared secret"
+
+// radiusUsers is the users file of the RADIUS server.
+const radiusUsers = `
+alice Cleartext-Password := "correct-horse"
+	Class = "gold"
+
+fixed Cleartext-Password := "correct-horse"
+	Framed-IP-Address = 10.9.7.7,
+	Framed-Protocol = PPP,
+	Service-Type = Framed-User
+
+guest Cleartext-Password := "correct-horse"
+	Framed-Pool = "guests",
+	MS-Primary-DNS-Server = 10.9.0.53,
+	User-Name = "guest@isp"
+
+lost Cleartext-Password := "correct-horse"
+	Framed-Pool = "nosuch"
+
+short Cleartext-Password := "correct-horse"
+	Session-Timeout = 2
+
+lazy Cleartext-Password := "correct-horse"
+	Idle-Timeout = 2
+
+closed Cleartext-Password := "correct-horse", Auth-Type := Reject
+	Reply-Message = "come back tomorrow"
+`
+
+// radiusd is the configuration of a FreeRADIUS that has no more than it needs.
+var radiusd = template.Must(template.New("radiusd").Parse(`
+prefix = /usr
+confdir = {{.Dir}}
+raddbdir = {{.Dir}}
+logdir = {{.Dir}}
+run_dir = {{.Dir}}
+libdir = /usr/lib/freeradius
+name = radiusd
+max_request_time = 10
+cleanup_delay = 2
+hostname_lookups = no
+log {
+	destination = stdout
+	auth = yes
+}
+security {
+	reject_delay = 0
+	status_server = yes
+}
+thread pool {
+	start_servers = 2
+	max_servers = 4
+	min_spare_servers = 1
+	max_spare_servers = 2
+}
+client lab {
+	ipaddr = 10.77.0.0/24
+	secret = "{{.Secret}}"
+}
+modules {
+	pap {
+	}
+	chap {
+	}
+	mschap {
+		use_mppe = yes
+		require_encryption = yes
+		require_strong = yes
+		with_ntdomain_hack = yes
+	}
+	files {
+		filename = {{.Dir}}/users
+	}
+	detail {
+		filename = {{.Dir}}/detail
+		permissions = 0600
+	}
+}
+server default {
+	listen {
+		type = auth
+		ipaddr = {{.IP}}
+		port = {{.Port}}
+	}
+	listen {
+		type = acct
+		ipaddr = {{.IP}}
+		port = {{.AcctPort}}
+	}
+	authorize {
+		chap
+		mschap
+		files
+		pap
+	}
+	authenticate {
+		Auth-Type PAP {
+			pap
+		}
+		Auth-Type CHAP {
+			chap
+		}
+		Auth-Type MS-CHAP {
+			mschap
+		}
+	}
+	accounting {
+		detail
+	}
+	post-auth {
+{{if .Signed}}		update reply {
+			&Message-Authenticator := 0x00
+		}
+		Post-Auth-Type REJECT {
+			update reply {
+				&Message-Authenticator := 0x00
+			}
+		}
+{{end}}	}
+}
+`))
+
+// freeRADIUS is a real server that runs in a namespace.
+type freeRADIUS struct {
+	*program
+	ns             *ringtest.NS
+	Dir, IP        string
+	Secret         string
+	Port, AcctPort int
+	Signed         bool
+}
+
+// newFreeRADIUS writes a configuration; run starts the server.
+func newFreeRADIUS(t *testing.T, ns *ringtest.NS, port int, signed bool) *freeRADIUS {
+	t.Helper()
+	for _, name := range []string{"freeradius", "radclient"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("needs %s (Debian: freeradius, freeradius-utils): %v", name, err)
+		}
+	}
+	f := &freeRADIUS{ns: ns, Dir: t.TempDir(), IP: radiusIP, Secret: radiusSecret, Port: port, AcctPort: port + 1, Signed: signed}
+	var conf bytes.Buffer
+	if err := radiusd.Execute(&conf, f); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"radiusd.conf": conf.String(), "users": radiusUsers, "dictionary": ""} {
+		if err := os.WriteFile(filepath.Join(f.Dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+func (f *freeRADIUS) run(t *testing.T) *freeRADIUS {
+	t.Helper()
+	f.program = &program{t: t, cmd: exec.Command("freeradius", "-f", "-l", "stdout", "-d", f.Dir, "-n", "radiusd"), done: make(chan struct{})}
+	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.err
+	f.ns.Do(f.launch)
+	f.until("is ready", func() bool { return strings.Contains(f.out.String(), "Ready to process requests") })
+	return f
+}
+
+// quit ends the server at once.
+func (f *freeRADIUS) quit() {
+	_ = f.cmd.Process.Signal(syscall.SIGKILL)
+	<-f.done
+}
+
+// records returns the accounting records that the server has, of one kind.
+func (f *freeRADIUS) records(kind string) (out []map[string]string) {
+	text, _ := os.ReadFile(filepath.Join(f.Dir, "detail"))
+	for block := range strings.SplitSeq(string(text), "\n\n") {
+		r := map[string]string{}
+		for line := range strings.Lines(block) {
+			if k, v, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
+				r[k] = strings.Trim(v, `"`)
+			}
+		}
+		if r["Acct-Status-Type"] == kind {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// client runs radclient: what it prints, and whether the server said ACK.
+func radclient(t *testing.T, ns *ringtest.NS, to, kind, attributes string) (string, bool) {
+	t.Helper()
+	cmd := exec.Command("radclient", "-x", "-r", "3", "-t", "5", to, kind, radiusSecret)
+	cmd.Stdin = strings.NewReader(attributes + "\n")
+	var out []byte
+	var err error
+	ns.Do(func() { out, err = cmd.CombinedOutput() })
+	return string(out), err == nil
+}
+
+// withRadius are the flags of a server that asks RADIUS servers.
+func withRadius(t *testing.T, more []string, servers ...*freeRADIUS) []string {
+	args := []string{
+		"--auth-source", "radius", "--radius-secret", file(t, "radius", radiusSecret+"\n", 0o600),
+		"--auth", "mschapv2,mschapv1,chap,pap", "--mppe", "prefer",
+	}
+	for _, f := range servers {
+		args = append(args, "--radius-servers", fmt.Sprintf("%s:%d", f.IP, f.Port))
+	}
+	return append(args, more...)
+}
+
+// Every method of authentication against a real server, and what it grants.
+func TestRadiusMethods(t *testing.T) {
+	n := newNet2(t)
+	fr := newFreeRADIUS(t, n.client, 1812, true).run(t)
+	server := startServer(t, n, withRadius(t, []string{"--pool", "guests=10.9.3.0/24"}, fr)...)
+	for _, c := range []struct{ user, auth, mppe, cipher, ip string }{
+		{"alice", "mschapv2", "require", "mppe-128-stateless", ""},
+		{"alice", "mschapv1", "require", "mppe-128-stateless", ""},
+		{"alice", "chap", "deny", "none", ""},
+		{"alice", "pap", "deny", "none", ""},
+		{"fixed", "mschapv2", "require", "mppe-128-stateless", "10.9.7.7"},
+		{"guest", "mschapv2", "require", "mppe-128-stateless", "10.9.3.1"},
+	} {
+		t.Run(c.user+"-"+c.auth, func(t *testing.T) {
+			client := start(t, n.client, n.dialArgs("--user", c.user, "--auth", c.auth, "--mppe", c.mppe, "-o", "json")...)
+			client.until("is up", func() bool { return len(client.events("up")) == 1 })
+			e := client.events("up")[0].Call
+			if e.Cipher != c.cipher || c.ip != "" && e.LocalIP.String() != c.ip && e.IP.String() != c.ip {
+				t.Errorf("cipher %s, addresses %v, %v", e.Cipher, e.LocalIP, e.IP)
+			}
+			n.echoes(t, e)
+			client.stops()
+		})
+	}
+	for user, why := range map[string]string{
+		"closed":  `level=WARN msg="authentication failed" .*user=closed .*rejected by RADIUS.*come back tomorrow`,
+		"mallory": `level=WARN msg="authentication failed" .*user=mallory .*rejected by RADIUS`,
+		"lost":    `level=ERROR msg="no address" .*user=lost err="there is no pool \\"nosuch\\""`,
+	} {
+		start(t, n.client, n.dialArgs("--user", user)...).ends(exitFailure, "auth-failed")
+		server.says(why)
+	}
+	server.stops()
+	server.says(`msg="radius server" service=authentication .* alive=true`)
+}
+
+// The books agree with the counters of the client's interface.
+func TestRadiusAccounting(t *testing.T) {
+	n := newNet2(t)
+	fr := newFreeRADIUS(t, n.client, 1812, true).run(t)
+	server := startServer(t, n, withRadius(t, []string{"--ipv6=false", "--radius-interim", "1s", "--radius-nas-identifier", "lab"}, fr)...)
+	fr.until("has Accounting-On", func() bool { return len(fr.records("Accounting-On")) == 1 })
+
+	client := start(t, n.client, n.dialArgs("--ipv6=false", "--tun", "acct0", "-o", "json")...)
+	client.until("is up", func() bool { return len(client.events("up")) == 1 })
+	e := client.events("up")[0].Call
+	n.echoes(t, e)
+	fr.until("has Start", func() bool { return len(fr.records("Start")) == 1 })
+	fr.until("has updates", func() bool { return len(fr.records("Interim-Update")) >= 2 })
+	// The wire is quiet: what the interface says now is what the call has.
+	var st *netlink.LinkStatistics
+	n.client.Do(func() {
+		link, err := netlink.LinkByName("acct0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st = link.Attrs().Statistics
+	})
+	client.stops()
+	fr.until("has Stop", func() bool { return len(fr.records("Stop")) == 1 })
+
+	first, last := fr.records("Start")[0], fr.records("Stop")[0]
+	for k, want := range map[string]string{
+		"User-Name": "alice", "NAS-Identifier": "lab", "NAS-Port-Type": "Virtual", "Service-Type": "Framed-User",
+		"Framed-Protocol": "PPP", "Framed-IP-Address": e.LocalIP.String(), "Calling-Station-Id": radiusIP,
+		"Called-Station-Id": serverIP, "Tunnel-Type:0": "PPTP", "Class": "0x676f6c64", "Acct-Authentic": "RADIUS",
+		"Acct-Session-Id": first["Acct-Session-Id"],
+	} {
+		if first[k] != want || last[k] != want {
+			t.Errorf("%s: Start has %q, Stop %q, want %q", k, first[k], last[k], want)
+		}
+	}
+	for k, want := range map[string]uint64{
+		"Acct-Input-Octets": st.TxBytes, "Acct-Input-Packets": st.TxPackets, "Acct-Input-Gigawords": 0,
+		"Acct-Output-Octets": st.RxBytes, "Acct-Output-Packets": st.RxPackets, "Acct-Output-Gigawords": 0,
+	} {
+		if last[k] != strconv.FormatUint(want, 10) {
+			t.Errorf("%s = %s, the interface says %d", k, last[k], want)
+		}
+	}
+	if last["Acct-Terminate-Cause"] != "User-Request" || st.TxPackets == 0 {
+		t.Errorf("ended by %s after %d packets", last["Acct-Terminate-Cause"], st.TxPackets)
+	}
+
+	// Calls that are up when the server stops are in the books before it ends.
+	again := start(t, n.client, n.dialArgs("--ipv6=false", "-o", "json")...)
+	again.until("is up", func() bool { return len(again.events("up")) == 1 })
+	server.stops()
+	if off, stops := fr.records("Accounting-Off"), fr.records("Stop"); len(off) != 1 || len(stops) != 2 || stops[1]["Acct-Terminate-Cause"] != "Admin-Reboot" {
+		t.Errorf("at the end: %d Accounting-Off, Stop records %v", len(off), stops)
+	}
+}
