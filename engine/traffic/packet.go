@@ -33,7 +33,8 @@ func (p Path) V6() bool { return !p.Src.Addr().Is4() }
 type Template struct {
 	header [headersV6]byte
 	n      int    // length of the headers
-	sum    uint32 // UDP checksum of addresses, protocol and ports
+	ipSum  uint32 // of the IPv4 header but for its length
+	sum    uint32 // of what does not change, for the UDP checksum
 	stamp  StampFields
 }
 
@@ -53,17 +54,26 @@ func (t *Template) Init(p Path, tos uint8, stream uint32, flags uint8, clock uin
 		src, dst := p.Src.Addr().As4(), p.Dst.Addr().As4()
 		t.n = headersV4
 		wire.PutIPv4(t.header[:], &wire.IPv4Fields{TOS: tos, DF: true, TTL: 64, Protocol: wire.ProtoUDP, Src: src, Dst: dst})
+		ip := wire.IPv4(t.header[:wire.IPv4Len])
+		be.PutUint16(ip[2:], 0)
+		ip.SetChecksum()
+		t.ipSum = uint32(^ip.Checksum())
 		t.sum = wire.PseudoHeader4(src, dst, wire.ProtoUDP, 0)
 	}
 	udp := t.header[t.n-wire.UDPLen:]
 	be.PutUint16(udp[0:], p.Src.Port())
 	be.PutUint16(udp[2:], p.Dst.Port())
 	t.sum += uint32(p.Src.Port()) + uint32(p.Dst.Port())
+	t.sum += stampMagic + stampVersion<<8 + uint32(flags) + stream>>16 + stream&0xffff + clock>>16 + clock&0xffff
 	return nil
 }
 
 // Stream returns the stream's number.
 func (t *Template) Stream() uint32 { return t.stamp.Stream }
+
+// Align returns by how many bytes a packet should begin behind a multiple of 8,
+// so that its checksum is done in whole words.
+func (t *Template) Align() int { return -t.n & 7 }
 
 // Put makes b an IP packet of the stream: with number seq, due at due, sent at
 // now. Its length, from MinSize to MaxSize, is the packet's.
@@ -71,23 +81,35 @@ func (t *Template) Put(b []byte, seq uint64, due, now int64) {
 	n := copy(b, t.header[:t.n])
 	payload := b[n:]
 	fill := copy(payload[StampLen:], pattern[:])
-	t.stamp.Seq, t.stamp.Due, t.stamp.Late = seq, due, Lateness(due, now)
-	putStamp(payload, &t.stamp, crcs[fill])
+	late := Lateness(due, now)
+	t.stamp.Seq, t.stamp.Due, t.stamp.Late = seq, due, late
+	crc := putStamp(payload, &t.stamp, crcs[fill])
 	udp := b[n-wire.UDPLen:]
 	be.PutUint16(udp[4:], uint16(len(udp)))
-	// The checksum counts the length twice: in the pseudo-header, too.
-	c := wire.Checksum(payload[:StampLen], t.sum+2*uint32(len(udp))+sums[fill])
+	// The sum of the words of what has been written, without reading it again.
+	// The length counts twice: in the pseudo-header, too.
+	sum := uint64(t.sum) + uint64(sums[fill]) + 2*uint64(len(udp)) +
+		seq>>32 + seq&0xffffffff + uint64(due)>>32 + uint64(due)&0xffffffff + uint64(late) + uint64(crc)
+	c := complement(sum)
 	if c == 0 {
-		c = 0xffff
+		c = 0xffff // 0 would say "no checksum" (RFC 768)
 	}
 	be.PutUint16(udp[6:], c)
 	if n == headersV4 {
-		ip := wire.IPv4(b)
 		be.PutUint16(b[2:], uint16(len(b)))
-		ip.SetChecksum()
+		be.PutUint16(b[10:], complement(uint64(t.ipSum)+uint64(len(b))))
 	} else {
 		be.PutUint16(b[4:], uint16(len(udp)))
 	}
+}
+
+// complement is the Internet checksum of words that add up to sum; a word of 32
+// bits counts as its two halves (RFC 1071 §2).
+func complement(sum uint64) uint16 {
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum>>16 + sum)
 }
 
 // Lateness is what a stamp says of a packet due at due and sent at now.

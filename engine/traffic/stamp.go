@@ -117,17 +117,18 @@ func PutStamp(b []byte, f *StampFields) {
 	putStamp(b, f, crcs[n])
 }
 
-// putStamp writes the stamp of a payload that is complete otherwise; crc is
-// the checksum of what follows it.
-func putStamp(b []byte, f *StampFields, crc uint32) {
+// putStamp writes the stamp of a payload that is complete otherwise, and returns
+// its checksum; crc is that of what follows the stamp.
+func putStamp(b []byte, f *StampFields, crc uint32) uint32 {
 	_ = b[StampLen-1]
-	be.PutUint32(b[0:], stampMagic<<16|stampVersion<<8|uint32(f.Flags))
-	be.PutUint32(b[4:], f.Stream)
+	// In words of eight bytes, as the checksum reads them right after.
+	be.PutUint64(b[0:], stampMagic<<48|stampVersion<<40|uint64(f.Flags)<<32|uint64(f.Stream))
 	be.PutUint64(b[8:], f.Seq)
 	be.PutUint64(b[16:], uint64(f.Due))
-	be.PutUint32(b[24:], f.Late)
-	be.PutUint32(b[28:], f.Clock)
-	be.PutUint32(b[32:], crc32.Update(crc, castagnoli, b[:32]))
+	be.PutUint64(b[24:], uint64(f.Late)<<32|uint64(f.Clock))
+	crc = crc32.Update(crc, castagnoli, b[:32])
+	be.PutUint32(b[32:], crc)
+	return crc
 }
 
 // ParseStamp looks at a UDP payload. The stamp of a corrupt packet can be

@@ -162,11 +162,17 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 			p.noFrame.Add(1)
 			break
 		}
-		f := p.pool.Get()
-		bytes += p.make(f, src, due, now)
-		p.cal.Put(e, src.pace.Due())
-		fs[n] = f
-		n++
+		for {
+			f := p.pool.Get()
+			bytes += p.make(f, src, due, now)
+			due = src.pace.Due()
+			fs[n] = f
+			// Go on with the only one; else it is the next one's turn.
+			if n++; n == len(fs) || p.cal.Len() > 0 || due > now || due >= p.until || p.pool.Free() <= p.l.cfg.Reserve {
+				break
+			}
+		}
+		p.cal.Put(e, due)
 	}
 	if n > 0 {
 		p.rxPackets.Add(uint64(n))
@@ -185,7 +191,8 @@ func (p *Port) make(f *rings.Frame, src *source, due, now int64) int {
 		src.turn = 0
 	}
 	size := st.sizes.At(st.sent, st.offset)
-	st.tmpl.Put(f.Extend(size), st.sent, due, now)
+	f.Reset(rings.UMEMHeadroom+st.tmpl.Align(), size)
+	st.tmpl.Put(f.Data(), st.sent, due, now)
 	st.sent++
 	st.txBytes += uint64(size)
 	src.pace.Sent(size)
