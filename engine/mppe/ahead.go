@@ -28,11 +28,8 @@ type hotKey struct {
 	owed int
 }
 
-// note counts a packet of k. slot is k's hint where it stands.
+// note counts a packet of k; there must be slots. slot is k's hint where it stands.
 func (h *hotKeys) note(k *multi.KeyState, slot *uint8) {
-	if len(h.slots) == 0 {
-		return
-	}
 	h.owing = true
 	if s := h.at(*slot); s.key == k {
 		s.owed = min(s.owed+1, h.depth)

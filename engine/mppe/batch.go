@@ -22,7 +22,8 @@ type Engine struct {
 	units  []multi.Unit
 	hot    hotKeys
 	fast   []fastJob
-	slow   [batch]bool
+	slow   [batch]bool // left to the third pass
+	rest   bool        // some are
 
 	one    [1]multi.Unit
 	stream multi.Stream
@@ -70,7 +71,9 @@ func (e *Engine) Seal(jobs []TxJob) {
 			h |= bitFlushed
 			u := e.unit(j.Data)
 			u.Key, u.Steps = &t.key, 1
-			e.hot.note(&t.key, &t.hot)
+			if len(e.hot.slots) > 0 {
+				e.hot.note(&t.key, &t.hot)
+			}
 		} else {
 			if t.st.restarts(t.count) {
 				e.run() // what this stream still owes comes first
@@ -128,12 +131,13 @@ func (e *Engine) Open(now int64, jobs []RxJob) {
 
 // open works in three passes. Packets that continue their session's count
 // without a gap are decrypted together; then they are judged, in order; then
-// the rest is tried one by one, each against what has been committed before.
+// the rest, if any, is tried one by one, each against what has been committed
+// before.
 func (e *Engine) open(now int64, jobs []RxJob) {
 	e.fast = e.fast[:0]
+	e.rest = false
 	for i := range jobs {
 		j := &jobs[i]
-		e.slow[i] = false
 		var h uint16
 		j.Reset = false
 		if h, j.Drop = j.Rx.parse(j.Data); j.Drop == engine.Pass {
@@ -146,20 +150,33 @@ func (e *Engine) open(now int64, jobs []RxJob) {
 	}
 	clear(e.units)
 	e.units = e.units[:0]
+	if e.rest {
+		e.openRest(now, jobs)
+	}
+}
+
+// openRest is the third pass.
+func (e *Engine) openRest(now int64, jobs []RxJob) {
 	for i := range jobs {
-		j := &jobs[i]
-		if j.Rx != nil {
-			j.Rx.pace = noBatch
+		if !e.slow[i] {
+			continue
 		}
-		if e.slow[i] {
-			h := binary.BigEndian.Uint16(j.Data)
-			if j.Rx.st == nil {
-				e.catchUp(now, j, h)
-			} else {
-				e.resync(now, j, h)
-			}
+		e.slow[i] = false
+		j := &jobs[i]
+		j.Rx.pace = noBatch
+		h := binary.BigEndian.Uint16(j.Data)
+		if j.Rx.st == nil {
+			e.catchUp(now, j, h)
+		} else {
+			e.resync(now, j, h)
 		}
 	}
+}
+
+// later leaves job i to the third pass.
+func (e *Engine) later(i int) {
+	e.slow[i] = true
+	e.rest = true
 }
 
 // sort decides whether job i goes the fast way or the careful one. Once a
@@ -173,7 +190,7 @@ func (e *Engine) sort(i int, j *RxJob, h uint16) {
 	}
 	if r.pace == careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
 		r.pace = careful
-		e.slow[i] = true
+		e.later(i)
 		return
 	}
 	r.run = count
@@ -200,27 +217,32 @@ func (e *Engine) judge(i int, jobs []RxJob) {
 	f := &e.fast[i]
 	j := &jobs[f.job]
 	r := j.Rx
-	if e.slow[f.job] {
+	r.pace = noBatch
+	if e.rest && e.slow[f.job] {
 		return // sent back by an earlier one of its stream
 	}
-	if r.st == nil && f.first {
-		r.key.Session = f.prev // the cipher left the key of the last packet there
-	}
 	if !r.sane(j.Data[HeaderLen:], false) {
-		if r.st == nil {
-			j.Drop = engine.MPPEInsane
-		} else {
+		if r.st != nil {
 			e.rewind(i, jobs)
+			return
+		}
+		j.Drop = engine.MPPEInsane
+		if f.first {
+			r.key.Session = f.prev // the cipher left the key of the last packet there
 		}
 		return
 	}
 	r.count = f.count
-	if r.st == nil {
-		r.key.Session = e.units[i].Used
-		r.misses, r.scout = 0, nil
-		e.hot.note(&r.key, &r.hot)
-	} else {
+	if r.st != nil {
 		r.st.good()
+		return
+	}
+	r.key.Session = e.units[i].Used
+	if r.misses > 0 { // there is no scout without
+		r.misses, r.scout = 0, nil
+	}
+	if len(e.hot.slots) > 0 {
+		e.hot.note(&r.key, &r.hot)
 	}
 }
 

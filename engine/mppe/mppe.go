@@ -113,17 +113,18 @@ func (t *Tx) Ready() bool { return t.key.Len != 0 }
 // Rx is the receiving direction of a call. Init makes it ready. The zero
 // value has no key: everything is dropped as MPPENoKey.
 type Rx struct {
+	// What every packet needs: 64 bytes.
 	key    multi.KeyState // stateless: the session key of packet count
 	st     *rxStateful    // stateful mode; nil if stateless
-	scout  *scout         // stateless: looks for a key far ahead; nil unless lost
-	tokens bucket         // work that packets which prove wrong may cost
-
-	count  uint16 // coherency count of the last packet committed
-	run    uint16 // of the last packet taken the fast way in this batch
-	pace   pace   // how this batch is worked on
-	hot    uint8  // place in hotKeys; a hint
-	misses uint8  // stateless: packets that did not open since the last one that did
+	count  uint16         // coherency count of the last packet committed
+	run    uint16         // of the last packet taken the fast way in this batch
+	pace   pace           // how this batch is worked on
+	hot    uint8          // place in hotKeys; a hint
+	misses uint8          // stateless: packets that did not open since the last one that did
 	accept Protocols
+
+	scout  *scout // stateless: looks for a key far ahead; nil unless lost
+	tokens bucket // work that packets which prove wrong may cost
 }
 
 // Init starts the direction with a new key. It returns an error that names

@@ -349,7 +349,7 @@ func (e *Engine) rewind(i int, jobs []RxJob) {
 				r.st.stream = e.stream
 			}
 			e.crypt(j.Data[HeaderLen:])
-			e.slow[e.fast[k].job] = true
+			e.later(e.fast[k].job)
 		}
 	}
 }

@@ -13,17 +13,11 @@ type keyStore struct {
 	keys      [][16]byte
 }
 
-// aheadRef says where in which store a KeyState stands; a hint, checked before use.
-type aheadRef struct {
-	store uint16 // index+1 in Cipher.stores, 0 none
-	at    uint64
-}
-
 // begin gives the store to k.
 func (s *keyStore) begin(k *KeyState) {
 	*s = keyStore{start: k.Start, len: k.Len, salt: k.Salt, keys: s.keys, hot: true}
 	s.keys[0] = k.Session
-	k.ahead.at = 0
+	k.at = 0
 }
 
 // of tells whether the store is for the chain of k, wherever k stands.
@@ -33,7 +27,7 @@ func (s *keyStore) of(k *KeyState) bool {
 
 // holds tells whether k stands in the store where it says it does.
 func (s *keyStore) holds(k *KeyState) bool {
-	p := k.ahead.at
+	p := k.at
 	return p-s.lo <= s.hi-s.lo && s.keys[p%uint64(len(s.keys))] == k.Session && s.of(k)
 }
 
@@ -83,9 +77,9 @@ func (c *Cipher) aheadOf(ks []*KeyState, budget int) int {
 		m := 0
 		for _, i := range c.active[:n] {
 			k := ks[i]
-			s := &c.stores[k.ahead.store-1]
+			s := &c.stores[k.store-1]
 			// Another chain of ks may have taken the store meanwhile, or be the same.
-			if s.holds(k) && s.keys[s.hi%uint64(len(s.keys))] == c.future[i].Session && int(s.hi-k.ahead.at)+1 < len(s.keys) {
+			if s.holds(k) && s.keys[s.hi%uint64(len(s.keys))] == c.future[i].Session && int(s.hi-k.at)+1 < len(s.keys) {
 				c.active[m] = i
 				m++
 			}
@@ -96,7 +90,7 @@ func (c *Cipher) aheadOf(ks []*KeyState, budget int) int {
 		}
 		c.stepAll(c.active[:n])
 		for _, i := range c.active[:n] {
-			s := &c.stores[ks[i].ahead.store-1]
+			s := &c.stores[ks[i].store-1]
 			if s.keys[s.hi%uint64(len(s.keys))] == c.future[i].Session {
 				continue // a chain that shares the store was here
 			}
@@ -117,7 +111,7 @@ func (c *Cipher) aheadOf(ks []*KeyState, budget int) int {
 
 // storeNamed is the store that k names, if that is still for its chain.
 func (c *Cipher) storeNamed(k *KeyState) *keyStore {
-	if r := int(k.ahead.store); r > 0 && r <= len(c.stores) && c.stores[r-1].of(k) {
+	if r := int(k.store); r > 0 && r <= len(c.stores) && c.stores[r-1].of(k) {
 		return &c.stores[r-1]
 	}
 	return nil
@@ -138,7 +132,7 @@ func (c *Cipher) storeOf(k *KeyState) *keyStore {
 		c.stores[c.hand].hot = false
 		c.hand = (c.hand + 1) % len(c.stores)
 	}
-	k.ahead.store = uint16(c.hand + 1)
+	k.store = uint16(c.hand + 1)
 	s := &c.stores[c.hand]
 	c.hand = (c.hand + 1) % len(c.stores)
 	s.begin(k)
@@ -147,20 +141,16 @@ func (c *Cipher) storeOf(k *KeyState) *keyStore {
 
 // take moves k to its next key if that is known already.
 func (c *Cipher) take(k *KeyState) bool {
-	r := int(k.ahead.store)
-	if r == 0 {
+	if k.store == 0 || int(k.store) > len(c.stores) {
 		return false
 	}
-	if r > len(c.stores) {
-		return false
-	}
-	s := &c.stores[r-1]
-	if k.ahead.at == s.hi || !s.holds(k) {
+	s := &c.stores[k.store-1]
+	if k.at == s.hi || !s.holds(k) {
 		return false
 	}
 	s.hot = true
-	k.ahead.at++
-	k.Session = s.keys[k.ahead.at%uint64(len(s.keys))]
+	k.at++
+	k.Session = s.keys[k.at%uint64(len(s.keys))]
 	return true
 }
 
@@ -171,5 +161,5 @@ func (c *Cipher) Forget(k *KeyState) {
 		clear(s.keys)
 		*s = keyStore{keys: s.keys}
 	}
-	k.ahead = aheadRef{}
+	k.store, k.at = 0, 0
 }

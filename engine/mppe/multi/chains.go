@@ -10,7 +10,7 @@ import (
 func (c *Cipher) deriveKeys() {
 	n := 0
 	for i := range c.nchain {
-		if c.chains[i].settle(c) {
+		if ch := &c.chains[i]; ch.need > 0 && ch.k.store == 0 || ch.settle(c) {
 			c.active[n] = int16(i)
 			n++
 		}

@@ -71,10 +71,12 @@ type Cipher struct {
 	nchain int
 	nflow  int
 
-	active [maxBatch]int16 // chains that need a key
-	order  [maxBatch]int16 // stateless units, longest first
-	norder int
-	rows   [maxRows][]byte
+	active  [maxBatch]int16 // chains that need a key
+	arrival [maxBatch]int16 // stateless units as they came
+	bucket  [maxBatch]uint8 // and their lengths
+	sorted  [maxBatch]int16 // stateless units, longest first, where they came otherwise
+	order   []int16         // arrival or sorted
+	rows    [maxRows][]byte
 
 	lanes [maxLanes]laneState
 	data  [maxLanes][]byte
@@ -141,8 +143,7 @@ func (c *Cipher) Rekey(k *KeyState, n int) {
 // length.
 func (c *Cipher) sortOut() {
 	c.nchain, c.nflow = 0, 0
-	var count [64]int16
-	n := 0
+	n, mixed := 0, uint8(0)
 	for i := range c.units {
 		u := &c.units[i]
 		at := int16(i)
@@ -155,10 +156,12 @@ func (c *Cipher) sortOut() {
 				c.chains[s].last = at
 			} else {
 				k.slot = uint16(c.nchain)
-				c.chains[c.nchain] = chain{k: k, cur: at, last: at, need: max(u.Steps, 0)}
+				ch := &c.chains[c.nchain]
+				ch.k, ch.cur, ch.last, ch.need = k, at, at, max(u.Steps, 0)
 				c.nchain++
 			}
-			count[bucket(u.Data)]++
+			c.arrival[n], c.bucket[n] = at, bucket(u.Data)
+			mixed |= c.bucket[n] ^ c.bucket[0]
 			n++
 		case u.Stream != nil:
 			f := u.Stream
@@ -172,23 +175,27 @@ func (c *Cipher) sortOut() {
 			}
 		}
 	}
-	var from int16
-	for b := range count {
-		from, count[b] = from+count[b], from
-	}
-	for i := range c.units {
-		if u := &c.units[i]; u.Key != nil {
-			b := bucket(u.Data)
-			c.order[count[b]] = int16(i)
+	c.order = c.arrival[:n]
+	if mixed != 0 {
+		c.order = c.sorted[:n]
+		var count [64]int16
+		for _, b := range c.bucket[:n] {
+			count[b]++
+		}
+		var from int16
+		for b := range count {
+			from, count[b] = from+count[b], from
+		}
+		for i, b := range c.bucket[:n] {
+			c.order[count[b]] = c.arrival[i]
 			count[b]++
 		}
 	}
-	c.norder = n
 }
 
 // bucket is 0 for the longest data; lengths of the same bucket need the same number of 64-byte
 // blocks.
-func bucket(b []byte) int { return max(63-(len(b)+63)/64, 0) }
+func bucket(b []byte) uint8 { return uint8(max(63-(len(b)+63)/64, 0)) }
 
 // batchSize is how many of n streams to take together. One or two too many for a group are better
 // off in the lanes.

@@ -242,13 +242,13 @@ func TestAhead(t *testing.T) {
 			t.Fatalf("%v: %d keys more than there is room", way, n)
 		}
 		for i, k := range w.keys {
-			fork, at := *k, k.ahead
+			fork, at := *k, k.at
 			c.Rekey(k, i%14)
 			for range i % 14 {
 				w.refs[i].step()
 			}
-			if i%14 <= room && k.ahead.at-at.at != uint64(i%14) {
-				t.Fatalf("%v: session %d took %d keys of %d steps", way, i, k.ahead.at-at.at, i%14)
+			if i%14 <= room && k.at-at != uint64(i%14) {
+				t.Fatalf("%v: session %d took %d keys of %d steps", way, i, k.at-at, i%14)
 			}
 			c.Rekey(&fork, i%14)
 			if fork.Session != k.Session {
@@ -261,9 +261,9 @@ func TestAhead(t *testing.T) {
 
 		c.Ahead(w.keys, 10000)
 		k := w.keys[0]
-		s := c.stores[k.ahead.store-1]
+		s := c.stores[k.store-1]
 		c.Forget(k)
-		if k.ahead != (aheadRef{}) || s.keys[s.hi%uint64(len(s.keys))] != [16]byte{} {
+		if k.store != 0 || k.at != 0 || s.keys[s.hi%uint64(len(s.keys))] != [16]byte{} {
 			t.Fatalf("%v: keys are still there", way)
 		}
 		units, packets = w.batch(100, func() int { return 40 }, one)

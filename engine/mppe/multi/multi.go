@@ -16,11 +16,13 @@ import "encoding/binary"
 // changes. To begin a new chain assign a new KeyState. Not for concurrent use.
 type KeyState struct {
 	Start, Session [16]byte
-	Len            uint8 // 8 (40 and 56 bit) or 16 (128 bit)
-	Salt           uint8 // leading bytes that RFC 3078 §7.3 overwrites: 3, 1 or 0
 
+	at    uint64 // place in the store
+	store uint16 // index+1 in Cipher.stores, 0 none: keys computed ahead; a hint, checked before use
 	slot  uint16 // place in the batch being worked on; a hint, checked before use
-	ahead aheadRef
+
+	Len  uint8 // 8 (40 and 56 bit) or 16 (128 bit)
+	Salt uint8 // leading bytes that RFC 3078 §7.3 overwrites: 3, 1 or 0
 }
 
 // saltBytes are the leading octets of a weakened session key (RFC 3078 §7.3).

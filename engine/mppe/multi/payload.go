@@ -74,7 +74,7 @@ func (c *Cipher) crypt() {
 		c.push(job{s: &f.stream.s, i: f.stream.i, j: f.stream.j, unit: f.first, stream: f.stream})
 		f.stream = nil
 	}
-	todo := c.order[:c.norder]
+	todo := c.order
 	for len(todo) > 0 {
 		n := c.batchSize(len(todo))
 		if n > maxLanes {
