@@ -218,7 +218,7 @@ func TestScales(t *testing.T) {
 		{3.3e9, "0 1G 2G 3G 4G"},
 		{0.0063, "0 0.002 0.004 0.006 0.008"},
 	} {
-		if got := labels(linear(0, c.hi, 6)); got != c.want {
+		if got := labels(linear(c.hi, 6)); got != c.want {
 			t.Errorf("0 to %v: %s, want %s", c.hi, got, c.want)
 		}
 	}

@@ -77,22 +77,22 @@ const (
 	rowHeight  = 26
 )
 
-// linear makes an axis from lo to hi with about want ticks at round numbers.
-func linear(lo, hi float64, want int) scale {
-	if !(hi > lo) {
-		hi = lo + 1
+// linear makes an axis from 0 to hi with about want ticks at round numbers.
+func linear(hi float64, want int) scale {
+	if !(hi > 0) {
+		hi = 1
 	}
-	step := math.Pow(10, math.Floor(math.Log10((hi-lo)/float64(want))))
+	step := math.Pow(10, math.Floor(math.Log10(hi/float64(want))))
 	for _, m := range []float64{1, 2, 5, 10} {
-		if (hi-lo)/(step*m) <= float64(want) {
+		if hi/(step*m) <= float64(want) {
 			step *= m
 			break
 		}
 	}
-	lo, hi = math.Floor(lo/step+1e-9)*step, math.Ceil(hi/step-1e-9)*step
-	s := scale{lo: lo, hi: hi}
-	for i := range int(math.Round((hi-lo)/step)) + 1 {
-		at := lo + float64(i)*step
+	hi = math.Ceil(hi/step-1e-9) * step
+	s := scale{hi: hi}
+	for i := range int(math.Round(hi/step)) + 1 {
+		at := float64(i) * step
 		s.ticks = append(s.ticks, tick{at, axisNumber(at, step, hi)})
 	}
 	return s

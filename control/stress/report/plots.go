@@ -77,7 +77,7 @@ func (p *plot) fit() {
 			last, most = max(last, q.x), max(most, q.y)
 		}
 	}
-	p.x, p.y = linear(0, last, 7), linear(0, most, 6)
+	p.x, p.y = linear(last, 7), linear(most, 6)
 }
 
 func (r *Result) setupPlot() *plot {
@@ -181,7 +181,7 @@ func (r *Result) phasesPlot() *plot {
 		})
 		at += n.MeanMS
 	}
-	p.x = linear(0, at, 6)
+	p.x = linear(at, 6)
 	return p
 }
 

@@ -462,8 +462,14 @@ func (p *Phases) All() []Named {
 		name string
 		ms   *MS
 	}{
-		{"tcp", p.TCP}, {"start", p.Start}, {"call", p.Call}, {"lcp", p.LCP},
-		{"auth", p.Auth}, {"ccp", p.CCP}, {"ipcp", p.IPCP}, {"first_packet", p.FirstPacket},
+		{"tcp", p.TCP},
+		{"start", p.Start},
+		{"call", p.Call},
+		{"lcp", p.LCP},
+		{"auth", p.Auth},
+		{"ccp", p.CCP},
+		{"ipcp", p.IPCP},
+		{"first_packet", p.FirstPacket},
 	} {
 		if n.ms != nil {
 			all = append(all, Named{n.name, *n.ms})
