@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -64,7 +66,10 @@ if, without expectations, a call failed or was lost.`,
 	fs.BoolVar(&lab, "lab", false, "make a server, and a network, for this run alone")
 	fs.Var(&allow, "allow", "address or prefix of servers that may be put under load")
 	fs.BoolVar(&printPlan, "print-plan", false, "show the whole plan, defaults included, and do nothing")
-	out := addOutput(cmd)
+	to := outputs{format: addOutput(cmd)}
+	fs.StringVar(&to.json, "json", "", "write the result to this file, as JSON")
+	fs.StringVar(&to.html, "html", "", "write the result to this file, as a page with plots")
+	fs.Var(&to.expect, "expect", "what must hold for status 0, such as 'loss<0.001%'; may be repeated")
 	load := config.BindStress(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		plan, err := load()
@@ -83,7 +88,7 @@ if, without expectations, a call failed or was lost.`,
 		case lab && os.Getenv(stressInNamespaces) == "":
 			return stressAgain(cmd)
 		}
-		return runStress(cmd, &stress.Options{Plan: plan, Allow: allow}, lab, out.json())
+		return runStress(cmd, &stress.Options{Plan: plan, Allow: allow}, lab, &to)
 	}
 	return cmd
 }
@@ -97,7 +102,7 @@ func stressAgain(cmd *cobra.Command) error {
 	return runAgain(cmd, stressInNamespaces, own)
 }
 
-func runStress(cmd *cobra.Command, o *stress.Options, lab, asJSON bool) error {
+func runStress(cmd *cobra.Command, o *stress.Options, lab bool, to *outputs) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	// Every call may be a file, and the lab's server inherits the limit.
@@ -116,14 +121,9 @@ func runStress(cmd *cobra.Command, o *stress.Options, lab, asJSON bool) error {
 		}
 		defer func() { _ = o.Lab.Close() }()
 	}
-	s := &screen{w: cmd.ErrOrStderr()}
-	s.width = terminal(s.w)
-	o.Progress = func(p stress.Progress) {
-		s.progress(fmt.Sprintf("%5.1f s %-8s %d connecting, %d negotiating, %d up, %d closing, %d failed | %.0f calls/s",
-			p.Since.Seconds(), p.Phase, p.Calls.Connecting, p.Calls.Negotiating, p.Calls.Up, p.Calls.Closing, p.Calls.Failed, p.Rate))
-	}
+	w := cmd.ErrOrStderr()
+	o.Live = func(p func() report.Progress) func() { return report.Live(w, terminal(w) > 0, p) }
 	r, err := stress.Run(ctx, o)
-	s.end()
 	var refused *stress.RefusedError
 	switch {
 	case errors.As(err, &refused):
@@ -131,23 +131,58 @@ func runStress(cmd *cobra.Command, o *stress.Options, lab, asJSON bool) error {
 	case err != nil:
 		return withRights(err)
 	}
-	if asJSON {
-		err = writeJSON(cmd.OutOrStdout(), r)
+	if lab {
+		o.Lab.Account(r)
 	}
+	failed := to.expect.Check(r)
+	if err := to.write(cmd.OutOrStdout(), r); err != nil {
+		return err
+	}
+	return verdict(ctx, r, failed)
+}
+
+// outputs is where a result goes.
+type outputs struct {
+	format     *output
+	json, html string // files; "" for none
+	expect     report.Expects
+}
+
+func (o *outputs) write(w io.Writer, r *report.Result) error {
+	write := r.WriteText
+	if o.format.json() {
+		write = r.WriteJSON
+	}
+	err := write(w)
+	for _, f := range []struct {
+		path  string
+		write func(io.Writer) error
+	}{{o.json, r.WriteJSON}, {o.html, r.WriteHTML}} {
+		if f.path != "" {
+			err = errors.Join(err, writeFile(f.path, f.write))
+		}
+	}
+	return err
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return verdict(ctx, r)
+	return errors.Join(write(f), f.Close())
 }
 
-// verdict is the error that a result comes to.
-func verdict(ctx context.Context, r *report.Result) error {
+// verdict is the error that a result comes to; failed is about expectations.
+func verdict(ctx context.Context, r *report.Result, failed error) error {
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
+	case failed != nil:
+		return failed
 	case !r.Valid:
-		return fmt.Errorf("the result is not valid: %s", r.InvalidReasons[0])
-	case r.Calls.Failed+r.Calls.Lost > 0:
+		return fmt.Errorf("the result is not valid: %s", strings.Join(r.InvalidReasons, "; "))
+	case len(r.Expectations) == 0 && r.Calls.Failed+r.Calls.Lost > 0:
 		return fmt.Errorf("%d calls failed, %d were lost", r.Calls.Failed, r.Calls.Lost)
 	}
 	return nil

@@ -3,6 +3,7 @@ package stress
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"xpptp/control/lab"
 	"xpptp/control/pool"
 	"xpptp/control/sock"
+	"xpptp/control/stress/report"
 )
 
 // Addresses of a lab. Nobody outside its namespaces sees them.
@@ -140,7 +142,7 @@ func (l *Lab) plan(p *config.Stress) error {
 	}
 	l.args = []string{
 		"serve", "--listen", p.Server, "--outside", labServerIf, "--io", string(p.IO),
-		"--local", labInside.String(), "--pool", labPool, "--secrets", secrets,
+		"--inside", "reflect", "--local", labInside.String(), "--pool", labPool, "--secrets", secrets,
 		"--auth", joined(methodsOf(p)), "--mppe", string(policyOf(p)), "--mppe-keys", joined(p.MPPEKeys),
 		fmt.Sprintf("--mppe-stateful=%v", p.MPPEStateful), fmt.Sprintf("--ipv6=%v", p.IPv6),
 		"--mtu", fmt.Sprint(p.MTU), "--mru", fmt.Sprint(p.MRU),
@@ -221,7 +223,20 @@ func (l *Lab) Kill() { l.child.Kill() }
 // PID is the server's process ID.
 func (l *Lab) PID() int { return l.child.PID() }
 
-// Close ends the server in order; its error is the server's.
+// Account ends the server in order and adds what it counted to a result: if the
+// server failed, the result is not valid.
+func (l *Lab) Account(r *report.Result) {
+	if err := l.child.Stop(); err != nil {
+		r.Valid = false
+		r.InvalidReasons = append(r.InvalidReasons, fmt.Sprintf("the lab's server failed: %v", err))
+	}
+	_, drops := l.child.Counts()
+	for _, d := range slices.Sorted(maps.Keys(drops)) {
+		r.Notes = append(r.Notes, fmt.Sprintf("the lab's server dropped %d packets: %s", drops[d], d))
+	}
+}
+
+// Close ends the server in order, if Account has not; its error is the server's.
 func (l *Lab) Close() (err error) {
 	if l.child != nil {
 		err = l.child.Stop()

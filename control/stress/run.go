@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	uatomic "go.uber.org/atomic"
@@ -24,16 +25,8 @@ type Options struct {
 	Version string
 	Command []string
 	Log     *slog.Logger
-	// Progress hears how far the run is, some times a second, from one goroutine.
-	Progress func(Progress)
-}
-
-// Progress is how far a run is.
-type Progress struct {
-	Phase string // what is being done
-	Since time.Duration
-	Calls report.CallStates
-	Rate  float64 // calls that came up a second, lately
+	// Live shows how far the run is, as report.Live does; nil: nobody looks.
+	Live func(progress func() report.Progress) (stop func())
 }
 
 // shutdownTime bounds the orderly end of what is left after a run.
@@ -102,6 +95,12 @@ type run struct {
 	began   int64
 	total   *tally
 	phase   uatomic.String
+	shown   struct {
+		sync.Mutex
+		report.Progress
+		ups     uint64
+		packets report.Packets
+	}
 }
 
 func (r *run) result(ctx context.Context) (*report.Result, error) {
@@ -118,6 +117,9 @@ func (r *run) result(ctx context.Context) (*report.Result, error) {
 	}
 	out.Setup.AskedRate = float64(r.Plan.Rate)
 	r.usage = newUsage()
+	if r.Live != nil {
+		defer r.Live(r.progress)()
+	}
 	tests := r.Plan.Tests
 	if len(tests) == 0 {
 		tests = []config.Test{config.TestCalls}
@@ -213,19 +215,22 @@ func (r *run) withFleet(ctx context.Context, p *config.Stress, with func(context
 // watch samples the fleet until ctx ends, then closes the channel.
 func (r *run) watch(ctx context.Context, f *fleet) <-chan struct{} {
 	done := make(chan struct{})
-	every := max(100*time.Millisecond, (r.Plan.Duration+time.Duration(r.Plan.Calls)*time.Second/time.Duration(r.Plan.Rate))/1000)
+	p := f.plan
+	every := max(100*time.Millisecond, (p.Duration+time.Duration(p.Calls)*time.Second/time.Duration(p.Rate))/maxStates)
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		var before uint64
+		var second time.Time
 		for {
-			now := r.caller.Now()
-			s := f.sample(now)
-			ups := f.upCount()
-			r.show(s, float64(ups-before)/every.Seconds())
-			before = ups
-			r.traffic.sample(ctx, every)
+			states := f.sample(r.caller.Now())
+			r.shown.Lock()
+			r.shown.Calls, r.shown.Planned = states, uint64(p.Calls)
+			r.shown.Unlock()
+			if since := time.Since(second); since >= time.Second {
+				second = time.Now()
+				r.look(ctx, f, min(since, time.Hour))
+			}
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -236,16 +241,56 @@ func (r *run) watch(ctx context.Context, f *fleet) <-chan struct{} {
 	return done
 }
 
-func (t *tally) upCount() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.calls.Up
+// maxStates is about how many samples of the calls' states a report has.
+const maxStates = 1000
+
+// look brings up to date what is shown, but for the calls' states; since is
+// the time since the last look.
+func (r *run) look(ctx context.Context, f *fleet, since time.Duration) {
+	ups, setup := f.upTimes()
+	now := r.traffic.sample(ctx)
+	r.shown.Lock()
+	defer r.shown.Unlock()
+	s := &r.shown
+	s.SetupRate = float64(ups-min(ups, s.ups)) / since.Seconds()
+	s.ups = ups
+	s.SetupP50MS, s.SetupP99MS = setup.P50MS, setup.P99MS
+	if now == nil {
+		return
+	}
+	p, old := packets(now), s.packets
+	s.packets = p
+	if p.Sent < old.Sent {
+		old = report.Packets{} // another run of traffic
+	}
+	per := func(a, b uint64) float64 { return float64(a-min(a, b)) / since.Seconds() }
+	s.SentPPS, s.ReceivedPPS = per(p.Sent, old.Sent), per(p.Received, old.Received)
+	s.ReceivedBPS = p.ReceivedBPS
+	s.Lost, s.LossPercent = now.Traffic.Missing, 0
+	if p.Sent > 0 {
+		s.LossPercent = float64(s.Lost) / float64(p.Sent) * 100
+	}
+	l := latencyOf(now)
+	s.LatencyP50US, s.LatencyP99US = l.P50US, l.P99US
+	g := report.Generator{}
+	r.usage.fill(&g)
+	s.CPUPercent = g.CPUPercent
 }
 
-func (r *run) show(s report.CallStates, rate float64) {
-	if r.Progress != nil {
-		r.Progress(Progress{Phase: r.phase.Load(), Since: time.Duration(r.caller.Now() - r.began), Calls: s, Rate: rate})
-	}
+// progress is what is shown.
+func (r *run) progress() report.Progress {
+	r.shown.Lock()
+	defer r.shown.Unlock()
+	p := r.shown.Progress
+	p.Time, p.Doing = time.Duration(r.caller.Now()-r.began), r.phase.Load()
+	return p
+}
+
+// upTimes is how many calls have come up, and how long that took.
+func (t *tally) upTimes() (uint64, report.MS) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.calls.Up, report.MSOf(t.setup, phaseUnit)
 }
 
 // hold keeps the plan's load on for the plan's time.

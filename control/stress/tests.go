@@ -323,9 +323,9 @@ func (r *run) recoveryTest(ctx context.Context) error {
 		r.phase.Store("recovery")
 		back := r.caller.Now()
 		out.OutageMS = float64(back-gone) / 1e6
-		before := f.upCount()
+		before := f.ups()
 		err := until(ctx, p.Settle, func() bool {
-			n := f.upCount() - before
+			n := f.ups() - before
 			if n > 0 && out.FirstMS == 0 {
 				out.FirstMS = float64(r.caller.Now()-back) / 1e6
 			}
@@ -335,4 +335,9 @@ func (r *run) recoveryTest(ctx context.Context) error {
 		out.AllMS = float64(r.caller.Now()-back) / 1e6
 		return err
 	})
+}
+
+func (f *fleet) ups() uint64 {
+	n, _ := f.upTimes()
+	return n
 }

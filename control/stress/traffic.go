@@ -104,20 +104,22 @@ func (t *traffic) run(ctx context.Context, rate config.LoadRate, size int, lengt
 	return t.Run(ctx, t.profile(rate, size, length), length, t.plan.Quiet)
 }
 
-// sample adds to the series what passed since the last time.
-func (t *traffic) sample(ctx context.Context, every time.Duration) {
+// sample adds to the series what passed in the last second; nil if nothing
+// goes on.
+func (t *traffic) sample(ctx context.Context) *load.Snapshot {
 	s, err := t.Snapshot(ctx)
 	if err != nil || s.Elapsed == 0 {
-		return
+		return nil
 	}
 	n := &s.Traffic
-	if n.Sent < t.last.Sent || n.Received < t.last.Received { // another run
+	if n.Sent < t.last.Sent { // another run
 		t.last = engine.Counts{}
 	}
-	t.sent.BinS, t.received.BinS = every.Seconds(), every.Seconds()
-	t.sent.Values = append(t.sent.Values, float64(n.Sent-t.last.Sent)/every.Seconds())
-	t.received.Values = append(t.received.Values, float64(n.Received-t.last.Received)/every.Seconds())
+	t.sent.BinS, t.received.BinS = 1, 1
+	t.sent.Values = append(t.sent.Values, float64(n.Sent-t.last.Sent))
+	t.received.Values = append(t.received.Values, float64(n.Received-min(n.Received, t.last.Received)))
 	t.last = *n
+	return s
 }
 
 // packets is a snapshot in the words of a report.
