@@ -24,6 +24,7 @@ import (
 	"xpptp/control/ppp"
 	"xpptp/control/pptp"
 	"xpptp/control/sock"
+	"xpptp/engine"
 	"xpptp/rings"
 	"xpptp/workers"
 )
@@ -62,13 +63,14 @@ type Box struct {
 	onEvent   func(CallEvent)
 
 	count struct {
-		calls, conns                                   atomic.Int64
-		protocolErrors, authFailures, refusedConns, up atomic.Uint64
+		calls, conns                                              atomic.Int64
+		protocolErrors, authFailures, refusedConns, strangers, up atomic.Uint64
 	}
 	idle chan struct{} // poked when a call or connection is gone
 
-	addr addresses
-	last []workers.State // what the workers had counted when they ended
+	addr      addresses
+	last      []workers.State // what the workers had counted when they ended
+	lastEarly engine.Counters
 }
 
 // EventKind says what happened to a call.
@@ -320,6 +322,11 @@ func (b *Box) accept(ln *net.TCPListener) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
+		if !b.mayConnect(nc.RemoteAddr()) {
+			b.count.strangers.Add(1)
+			_ = nc.Close()
+			continue
+		}
 		if n := b.serve.Limits.Connections; n > 0 && int(b.count.conns.Load()) >= n {
 			b.count.refusedConns.Add(1)
 			_ = nc.Close()
@@ -333,6 +340,15 @@ func (b *Box) accept(ln *net.TCPListener) {
 			_ = nc.Close()
 		}
 	}
+}
+
+// mayConnect reports whether a control connection comes from where peers may be.
+func (b *Box) mayConnect(from net.Addr) bool {
+	if len(b.serve.Sources) == 0 {
+		return true
+	}
+	a := from.(*net.TCPAddr).AddrPort().Addr().Unmap()
+	return slices.ContainsFunc(b.serve.Sources, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // connDone is told of every connection that was counted and has ended.
@@ -379,7 +395,7 @@ func (b *Box) Shutdown(ctx context.Context) error {
 	}
 	b.closeAll()
 	b.log.Info("calls and connections", "calls_up", b.count.up.Load(), "auth_failures", b.count.authFailures.Load(),
-		"connections_refused", b.count.refusedConns.Load(), "protocol_errors", b.count.protocolErrors.Load())
+		"connections_refused", b.count.refusedConns.Load(), "connections_from_elsewhere", b.count.strangers.Load(), "protocol_errors", b.count.protocolErrors.Load())
 	return err
 }
 
@@ -415,9 +431,18 @@ func (b *Box) closeAll() {
 		l.w.Close()
 	}
 	if b.ports != nil {
-		b.ports.logDrops(b.log)
+		b.lastEarly = b.ports.early()
 		b.ports.close()
 	}
+}
+
+// Early returns what was dropped in XDP, before it reached a worker, by reason;
+// after Shutdown, the final counts.
+func (b *Box) Early() engine.Counters {
+	if b.last != nil || b.ports == nil {
+		return b.lastEarly
+	}
+	return b.ports.early()
 }
 
 // Snapshot returns the counters of every worker; after Shutdown, the final ones.

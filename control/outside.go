@@ -3,11 +3,11 @@ package control
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 
 	"xpptp/control/config"
+	"xpptp/engine"
 	"xpptp/rings"
 	"xpptp/rings/asavie"
 	"xpptp/rings/nexthop"
@@ -50,17 +50,15 @@ func (p *ports) dismiss(local netip.Addr, id uint16) error {
 	return errors.Join(p.steer.RemoveCall(id), p.steer.RemoveAddress(local))
 }
 
-// logDrops tells what was dropped before it reached a worker.
-func (p *ports) logDrops(log *slog.Logger) {
+// early returns what was dropped before it reached a worker.
+func (p *ports) early() (c engine.Counters) {
 	if p.steer == nil {
-		return
+		return c
 	}
-	d, err := p.steer.Drops()
-	if err != nil {
-		log.Warn("drops in XDP not known", "err", err)
-		return
+	if d, err := p.steer.Drops(); err == nil {
+		c[engine.UnknownCall], c[engine.Source] = d.UnknownCall, d.Source
 	}
-	log.Info("dropped in XDP", "unknown-call", d.UnknownCall, "source", d.Source)
+	return c
 }
 
 // openOutside opens the outside ports of the workers, in the way that is
@@ -161,7 +159,7 @@ func (p *ports) openAsavie(chunk int, cfgs []workers.Config) error {
 }
 
 func (p *ports) openSteering(n int) (*xsk.Steering, error) {
-	s, err := xsk.NewSteering(xsk.SteeringConfig{Workers: n})
+	s, err := xsk.NewSteering(xsk.SteeringConfig{Workers: n, Sources: p.sources})
 	if err == nil {
 		p.release(s.Close)
 		p.steer = s

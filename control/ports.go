@@ -25,9 +25,10 @@ type ports struct {
 	inside  inside
 	hops    *nexthop.Table // nil with the raw backend: the kernel routes
 	backend config.IO
-	mode    string   // of the backend, in words
-	why     string   // this backend
-	steer   steering // nil: packets of all calls come in
+	mode    string         // of the backend, in words
+	why     string         // this backend
+	sources []netip.Prefix // where peers may be; none: anywhere
+	steer   steering       // nil: packets of all calls come in
 	outside []string
 	opened  []func() error // what closes it, in order
 	mtu     int            // smallest outside MTU
@@ -90,6 +91,10 @@ func (b *Box) openPorts() (p *ports, err error) {
 			LimitWindow: b.common.GRE.Window == config.WindowRFC,
 		},
 	}
+	if b.serve != nil {
+		p.sources = b.serve.Sources
+	}
+	cfg.Sources = p.sources
 	p.workers = make([]workers.Config, b.workers())
 	for i := range p.workers {
 		p.workers[i] = cfg

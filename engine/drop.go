@@ -26,6 +26,7 @@ const (
 	UnknownCall // no session for (peer, local address, call ID)
 	WrongPeer   // call ID is ours, source address is not the call's
 	Foreign     // destination address is not ours
+	Source      // source address is not in the list of those allowed
 
 	// GRE.
 	GREDuplicate    // sequence number already delivered or held
@@ -80,7 +81,7 @@ const (
 
 var dropNames = [NumDrops]string{
 	"pass",
-	"short-packet", "not-ipv4", "bad-ip-header", "fragment", "not-gre", "bad-gre", "unknown-call", "wrong-peer", "foreign",
+	"short-packet", "not-ipv4", "bad-ip-header", "fragment", "not-gre", "bad-gre", "unknown-call", "wrong-peer", "foreign", "source",
 	"gre-duplicate", "gre-late", "gre-jump", "gre-reorder-full", "gre-reorder-clear", "gre-ack-only", "gre-window",
 	"ppp-short", "ppp-protocol", "ppp-not-open", "punt-rate", "punt-full",
 	"mppe-plain", "mppe-no-key", "mppe-short", "mppe-bits", "mppe-late", "mppe-insane", "mppe-catch-up", "mppe-out-of-sync", "mppe-no-send-key",

@@ -127,6 +127,7 @@ func (w *Worker) seal() {
 		return
 	}
 	w.mppe.Seal(w.txJobs)
+	w.lap(StageMPPE)
 	for i := range w.sealed {
 		d := &w.sealed[i]
 		if d.job >= 0 {
@@ -140,6 +141,7 @@ func (w *Worker) seal() {
 	}
 	w.sealed = w.sealed[:0]
 	w.txJobs = w.txJobs[:0]
+	w.lap(StageGRE)
 }
 
 // hold queues a packet until the peer's window opens (RFC 2637 §4.2). Control

@@ -1,6 +1,12 @@
 package workers
 
 import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sort"
+
 	"xpptp/engine"
 	"xpptp/engine/mppe"
 	"xpptp/engine/session"
@@ -10,8 +16,7 @@ import (
 
 // From the outside to the inside: parse, sequence, decrypt, check, forward.
 
-// parse finds a frame's session and takes it through GRE's sequencing. What is
-// deliverable is appended to w.ready.
+// parse finds a frame's session and appends it to w.came.
 func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 	b := f.Data()
 	if ethernet {
@@ -49,6 +54,10 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 	}
 	s, known := w.table.Lookup(g.CallID(), ip.Dst(), ip.Src())
 	if s == nil {
+		if !w.allowed(ip.Src()) {
+			w.drop(f, nil, engine.Source)
+			return
+		}
 		if to := w.team.callOwner(g.CallID()); to != w.cfg.ID {
 			setView(f, b)
 			w.handOver(f, to, handOutside)
@@ -61,28 +70,65 @@ func (w *Worker) parse(f *rings.Frame, ethernet bool) {
 		w.drop(f, nil, d)
 		return
 	}
-	c := s.Owner.(*Call)
-	if g.HasAck() {
-		c.GRE.Acked(w.now, g.Ack())
-		w.unhold(c)
-	}
-	if !g.HasSeq() {
-		w.drops[engine.GREAckOnly]++ // consumed: no loss of the call's
-		f.Free()
-		return
-	}
-	w.touch(c)
-	setView(f, g.Payload())
 	f.User = uint64(ip.TOS())
-	held, d := c.GRE.Receive(w.now, g.Seq(), f)
-	if d != engine.Pass {
-		w.drop(f, c, d)
-		return
+	w.came = append(w.came, incoming{f, s.Owner.(*Call), g})
+}
+
+// allowed reports whether a peer may have this address.
+func (w *Worker) allowed(src [4]byte) bool {
+	if len(w.sources) == 0 {
+		return true
 	}
-	if !held {
-		w.ready = append(w.ready, arrival{f: f, c: c, seq: g.Seq()})
+	a := binary.BigEndian.Uint32(src[:])
+	n := sort.Search(len(w.sources), func(i int) bool { return w.sources[i].last >= a })
+	return n < len(w.sources) && w.sources[n].first <= a
+}
+
+// span is the addresses of a prefix.
+type span struct{ first, last uint32 }
+
+// spans sorts prefixes, for a search; of two that overlap the larger remains.
+func spans(ps []netip.Prefix) (ss []span) {
+	for _, p := range slices.SortedFunc(slices.Values(ps), func(a, b netip.Prefix) int {
+		return cmp.Or(a.Masked().Addr().Compare(b.Masked().Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	}) {
+		b := p.Masked().Addr().As4()
+		first := binary.BigEndian.Uint32(b[:])
+		if n := len(ss); n > 0 && ss[n-1].last >= first {
+			continue // within the one before
+		}
+		ss = append(ss, span{first, first | uint32(1<<(32-p.Bits())-1)})
 	}
-	w.release(c)
+	return ss
+}
+
+// sequence takes what parse has found through GRE: acknowledgements, then the
+// order of packets. What is deliverable is appended to w.ready.
+func (w *Worker) sequence() {
+	for i := range w.came {
+		f, c, g := w.came[i].f, w.came[i].c, w.came[i].gre
+		if g.HasAck() {
+			c.GRE.Acked(w.now, g.Ack())
+			w.unhold(c)
+		}
+		if !g.HasSeq() {
+			w.drops[engine.GREAckOnly]++ // consumed: no loss of the call's
+			f.Free()
+			continue
+		}
+		w.touch(c)
+		setView(f, g.Payload())
+		held, d := c.GRE.Receive(w.now, g.Seq(), f)
+		if d != engine.Pass {
+			w.drop(f, c, d)
+			continue
+		}
+		if !held {
+			w.ready = append(w.ready, arrival{f: f, c: c, seq: g.Seq()})
+		}
+		w.release(c)
+	}
+	w.came = w.came[:0]
 }
 
 // release moves what is in order to w.ready.
@@ -122,7 +168,9 @@ func (w *Worker) deliver() {
 			data = append(data, a)
 		}
 	}
+	w.lap(StagePPP)
 	w.mppe.Open(w.now, w.rxJobs)
+	w.lap(StageMPPE)
 	job := 0
 	for i := range data {
 		a := &data[i]
@@ -149,6 +197,7 @@ func (w *Worker) deliver() {
 		}
 	}
 	w.ready = w.ready[:0]
+	w.lap(StagePPP)
 }
 
 // confirm tells GRE what became of a delivered packet. Nothing is committed on

@@ -54,9 +54,14 @@ func (w *Worker) Run(clock func() int64) error {
 		defer runtime.UnlockOSThread()
 	}
 	fds := w.pollSet()
+	w.account.clock = clock
 	idle := 0
 	for !w.stop.Load() {
-		if w.Step(clock()) {
+		now := clock()
+		w.turn(now)
+		busy := w.Step(now)
+		w.woken = false
+		if busy {
 			idle = 0
 			continue
 		}
@@ -93,6 +98,7 @@ func (w *Worker) sleep(fds []unix.PollFd, clock func() int64) {
 		return
 	}
 	w.loops.Sleeps++
+	w.woken = true
 	ts := unix.NsecToTimespec(int64(d))
 	_, _ = unix.Ppoll(fds, &ts, nil)
 	if fds[0].Revents != 0 {

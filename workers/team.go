@@ -116,6 +116,7 @@ func (w *Worker) fromPeers() bool {
 			continue
 		}
 		busy = true
+		w.lap(StageRX)
 		for _, f := range w.rx[:n] {
 			w.cfg.Pool.Adopt(f)
 			switch f.User {
@@ -130,6 +131,9 @@ func (w *Worker) fromPeers() bool {
 			w.flow.TakenOver++
 			p.owed++
 		}
+		w.lap(StageParse)
+		w.sequence()
+		w.lap(StageGRE)
 		w.deliver()
 		w.seal()
 	}

@@ -368,3 +368,45 @@ func TestTeamRuns(t *testing.T) {
 		}
 	}
 }
+
+// What is for no call is told apart by whether its source is allowed; a call's
+// own packets are not asked.
+func TestSources(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	w := &Worker{sources: spans([]netip.Prefix{
+		prefix("192.0.2.0/25"), prefix("10.0.0.0/8"), prefix("10.1.0.0/16"), prefix("255.255.255.255/32"), prefix("192.0.2.0/24"),
+	})}
+	if len(w.sources) != 3 {
+		t.Errorf("spans %v", w.sources)
+	}
+	for a, want := range map[string]bool{
+		"9.255.255.255": false, "10.0.0.0": true, "10.255.255.255": true, "11.0.0.0": false, "0.0.0.0": false,
+		"192.0.1.255": false, "192.0.2.0": true, "192.0.2.255": true, "192.0.3.0": false, "255.255.255.255": true, "255.255.255.254": false,
+	} {
+		if w.allowed(netip.MustParseAddr(a).As4()) != want {
+			t.Errorf("%s: allowed %v", a, !want)
+		}
+	}
+	for _, all := range [][]netip.Prefix{nil, {prefix("0.0.0.0/0")}} {
+		if w.sources = spans(all); !w.allowed([4]byte{1, 2, 3, 4}) || !w.allowed([4]byte{255, 255, 255, 255}) {
+			t.Errorf("%v does not allow all", all)
+		}
+	}
+
+	e := newTestTeam(t, 2, 2, Adaptive)
+	for _, w := range e.ws {
+		w.sources = spans([]netip.Prefix{prefix("172.16.0.0/12")})
+	}
+	b := e.greTo(0, 1)
+	send(e.out[1], b)
+	binary.BigEndian.PutUint16(b[26:], 1000)
+	send(e.out[1], b)
+	e.settle()
+	if n := drain(e.in[1]); n != 1 {
+		t.Errorf("%d packets of the call came through", n)
+	}
+	if d := e.ws[1].State().Drops; d[engine.Source] != 1 || d[engine.UnknownCall] != 0 {
+		t.Errorf("%d dropped for their source, %d for their call", d[engine.Source], d[engine.UnknownCall])
+	}
+	e.check(t)
+}

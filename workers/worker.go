@@ -17,6 +17,7 @@ import (
 	"xpptp/engine/mppe"
 	"xpptp/engine/mppe/multi"
 	"xpptp/engine/session"
+	"xpptp/engine/wire"
 	"xpptp/rings"
 )
 
@@ -56,6 +57,10 @@ type Config struct {
 	CopyDSCP, CopyECN bool
 	// GRE is what the calls have in common; Buffers is filled in by New.
 	GRE gre.Config
+	// Sources are where peers may be, IPv4; none: anywhere. A call's peer is
+	// who its control connection is with, so this says no more than by which
+	// name a packet is dropped that is for no call.
+	Sources []netip.Prefix
 	// ClampMSS lowers the MSS of TCP SYNs to the call's room.
 	ClampMSS bool
 }
@@ -75,19 +80,24 @@ type Worker struct {
 	loops Loops
 	flow  Flow
 
-	rx     [Burst]*rings.Frame
-	ready  []arrival
-	rxJobs []mppe.RxJob
-	txJobs []mppe.TxJob
-	sealed []departure
-	acks   []*Call
-	in     []*rings.Frame
-	out    [][]*rings.Frame // per outside port
-	outIdx []int            // interface index of each outside port
-	icmp   icmpBucket
-	now    int64
-	down   uatomic.Error // why a port is gone
+	account
 
+	rx      [Burst]*rings.Frame
+	came    []incoming
+	ready   []arrival
+	rxJobs  []mppe.RxJob
+	txJobs  []mppe.TxJob
+	sealed  []departure
+	acks    []*Call
+	in      []*rings.Frame
+	out     [][]*rings.Frame // per outside port
+	outIdx  []int            // interface index of each outside port
+	sources []span
+	icmp    icmpBucket
+	now     int64
+	down    uatomic.Error // why a port is gone
+
+	woken    bool // the turn is the first after a sleep
 	sleeping atomic.Bool
 	wakefd   wakeFD
 	stop     atomic.Bool
@@ -107,6 +117,13 @@ type Flow struct {
 	Consumed   uint64 // handed to control, or replaced by their fragments
 	HandedOver uint64 // to the worker of their call
 	TakenOver  uint64 // from the one they came to
+}
+
+// incoming is a GRE packet of a call.
+type incoming struct {
+	f   *rings.Frame
+	c   *Call
+	gre wire.GRE
 }
 
 // arrival is a frame on its way in, GRE header off: a PPP frame.
@@ -155,6 +172,8 @@ func newWorker(cfg Config, now int64) (*Worker, error) {
 		mppe:  mppe.New(cfg.Cipher),
 		punts: newPuntRing(1024),
 		now:   now,
+
+		sources: spans(cfg.Sources),
 	}
 	w.mppe.Reserve(aheadDirections, aheadKeys)
 	w.cfg.GRE.Buffers = gre.NewBuffers(reorderBuffers, reorderSlots)
@@ -171,23 +190,36 @@ func newWorker(cfg Config, now int64) (*Worker, error) {
 // Step is one turn of the poll loop. It reports whether there was anything to do.
 func (w *Worker) Step(now int64) bool {
 	w.now = now
+	w.start(w.loops.Polls)
 	busy := false
 	for _, p := range w.cfg.Outside {
 		busy = w.fromOutside(p) || busy
 	}
-	if w.cfg.Side != nil {
+	if w.sideDue() {
 		busy = w.fromOutside(w.cfg.Side) || busy
 	}
 	busy = w.fromInside() || busy
 	busy = w.fromPeers() || busy
 	busy = w.mail.run() || busy
 	w.wheel.Advance(now, w.timer)
+	w.lap(StageControl)
 	w.flush()
 	w.loops.Polls++
 	if busy {
 		w.loops.Busy++
 	}
+	w.end(busy)
 	return busy
+}
+
+// sideEvery is one turn of how many that looks at the side port: few packets
+// come there, and a look costs a system call.
+const sideEvery = 16
+
+// sideDue reports whether this turn looks at the side port. The one after a
+// sleep does: that may be what ended it.
+func (w *Worker) sideDue() bool {
+	return w.cfg.Side != nil && (w.woken || w.loops.Polls%sideEvery == 0)
 }
 
 // fromOutside takes a burst from an outside port through all stages.
@@ -196,10 +228,15 @@ func (w *Worker) fromOutside(p rings.Port) bool {
 	if err != nil {
 		w.down.Store(err)
 	}
+	batch(&w.batches.Outside, n)
+	w.lap(StageRX)
 	ethernet := p.Info().Link == rings.LinkEthernet
 	for _, f := range w.rx[:n] {
 		w.parse(f, ethernet)
 	}
+	w.lap(StageParse)
+	w.sequence()
+	w.lap(StageGRE)
 	w.deliver()
 	return n > 0
 }
@@ -210,9 +247,12 @@ func (w *Worker) fromInside() bool {
 	if err != nil {
 		w.down.Store(err)
 	}
+	batch(&w.batches.Inside, n)
+	w.lap(StageRX)
 	for _, f := range w.rx[:n] {
 		w.route(f)
 	}
+	w.lap(StagePPP)
 	w.seal()
 	return n > 0
 }
@@ -220,11 +260,13 @@ func (w *Worker) fromInside() bool {
 // flush hands everything collected in this turn to the ports.
 func (w *Worker) flush() {
 	w.acknowledge()
+	w.lap(StageGRE)
 	for i, p := range w.cfg.Outside {
 		w.out[i] = w.push(p, w.out[i])
 	}
 	w.in = w.push(w.cfg.Inside, w.in)
 	w.toPeers()
+	w.lap(StageTX)
 }
 
 func (w *Worker) push(p rings.Port, fs []*rings.Frame) []*rings.Frame {
@@ -308,6 +350,8 @@ type State struct {
 	Drops    engine.Counters
 	Loops    Loops
 	Flow     Flow
+	Time     Time
+	Batches  Batches
 	Free     int // frames in the pool
 	Frames   int // frames the pool was made with
 	Ports    []rings.Info
@@ -322,6 +366,7 @@ func (w *Worker) Snapshot(done func(State)) { w.Post(func() { done(w.State()) })
 func (w *Worker) State() State {
 	s := State{
 		ID: w.cfg.ID, Sessions: w.table.Len(), Drops: w.drops, Loops: w.loops, Flow: w.flow,
+		Time: w.time(), Batches: w.batches,
 		Free: w.cfg.Pool.Free(), Frames: w.cfg.Pool.Size(),
 	}
 	for _, p := range w.ports() {

@@ -38,6 +38,7 @@ when its last call has ended: with 0 if that was in order, else with 1.`,
 	}
 	load := config.BindDial(cmd.Flags())
 	output := addOutput(cmd)
+	stats := cmd.Flags().Bool("stats", false, "say at the end where the workers' time went")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := load()
 		if err != nil {
@@ -54,6 +55,9 @@ when its last call has ended: with 0 if that was in order, else with 1.`,
 		c, err := control.NewClient(cfg, pw, log)
 		if err != nil {
 			return err
+		}
+		if *stats {
+			defer func() { reportWorkers(cmd.ErrOrStderr(), log, cfg.Log, c.Snapshot()) }()
 		}
 		return dial(cmd, c, output.json(), log)
 	}
@@ -110,7 +114,7 @@ loop:
 	}
 	interrupted := ctx.Err() != nil
 	_ = shutdown(c.Shutdown, log)
-	logCounters(log, c.Snapshot())
+	logCounters(log, c.Box)
 	for len(events) > 0 {
 		show(<-events)
 	}

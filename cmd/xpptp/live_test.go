@@ -509,3 +509,23 @@ func TestWorkers(t *testing.T) {
 		})
 	}
 }
+
+// Who is not in the list of sources gets no control connection; who is, a call.
+func TestSources(t *testing.T) {
+	n := newNet2(t)
+	s := startServer(t, n, "--sources", "192.0.2.0/24")
+	start(t, n.client, n.dialArgs()...).ends(exitFailure, `msg="call failed"`)
+	s.stops()
+	s.says("connections_from_elsewhere=1")
+	s = startServer(t, n, "--sources", "192.0.2.0/24,10.77.0.2")
+	c := start(t, n.client, n.dialArgs("-o", "json", "--stats")...)
+	c.until("has its call up", func() bool { return len(c.events("up")) == 1 })
+	n.echoes(t, c.events("up")[0].Call)
+	c.stops()
+	for _, p := range []*program{s, c} {
+		if p == s {
+			s.stops()
+		}
+		p.says(`(?m)^ *worker +calls +packets in +out +handed over +busy +rx +parse +gre +mppe +ppp +tx +control`, `(?m)^ *0 outside( +\d+){7}`)
+	}
+}

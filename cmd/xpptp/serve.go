@@ -54,6 +54,7 @@ SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.`,
 		if s.box, err = control.NewServer(cfg, auth, log); err != nil {
 			return err
 		}
+		defer func() { reportWorkers(cmd.ErrOrStderr(), log, cfg.Log, s.box.Snapshot()) }()
 		return s.run(cmd.Context(), cfg)
 	}
 	return cmd
@@ -129,7 +130,7 @@ func (s *server) run(ctx context.Context, cfg *config.Config) error {
 	if s.radius != nil {
 		closeRadius(s.radius, log)
 	}
-	logCounters(log, box.Snapshot())
+	logCounters(log, box)
 	return errors.Join(failed, err)
 }
 

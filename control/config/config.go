@@ -61,6 +61,13 @@ const (
 	PollInterrupt Poll = "interrupt" // sleep at once
 )
 
+// Where clients' packets go, if not by a network interface.
+const (
+	InsideTun     = "tun"     // the kernel's TUN device
+	InsideSink    = "sink"    // nowhere
+	InsideReflect = "reflect" // back to their sender
+)
+
 // DF says what the Don't Fragment bit of the outer header is.
 type DF string
 
@@ -159,13 +166,15 @@ type Limits struct {
 type Config struct {
 	Common
 	Listen []netip.AddrPort
-	Inside string
-	Name   string // ours, in authentication and in the secrets file
-	Local  netip.Addr
-	Pools  []Pool
-	DNS    []netip.Addr
-	NBNS   []netip.Addr
-	Limits Limits
+	// Sources are where peers may be; none: anywhere.
+	Sources []netip.Prefix
+	Inside  string // InsideTun, InsideSink, InsideReflect, or the name of an interface
+	Name    string // ours, in authentication and in the secrets file
+	Local   netip.Addr
+	Pools   []Pool
+	DNS     []netip.Addr
+	NBNS    []netip.Addr
+	Limits  Limits
 
 	AuthSource                []AuthSource // asked in this order
 	Secrets                   string

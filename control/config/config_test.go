@@ -91,7 +91,7 @@ limits:
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"mpe: deny", `f:1:1: unknown key "mpe": did you mean "mppe"?`},
-		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, inside, name, local, pool, dns, nbns, auth-source, secrets, allow-world-readable-secrets, outside, io, tun, workers, cpus, poll, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, radius, limits`},
+		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, sources, inside, name, local, pool, dns, nbns, auth-source, secrets, allow-world-readable-secrets, outside, io, tun, workers, cpus, poll, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, radius, limits`},
 		{"gre:\n  reordering: 5ms", `f:2:3: unknown key "gre.reordering": allowed are reorder, ack-delay, window, receive-window`},
 		{"gre:\n  reorde: 5ms", `f:2:3: unknown key "gre.reorde": did you mean "gre.reorder"?`},
 		{"pptp.vendor: x", ``}, // the key in one word
@@ -111,6 +111,11 @@ func TestParseErrors(t *testing.T) {
 		{"auth: [mschapv2, eap]", `f:1:18: auth: "eap" is none of pap, chap, mschapv1, mschapv2`},
 		{"auth: [pap, pap]", `f:1:13: auth: "pap" is there twice`},
 		{"auth: [[pap]]", `f:1:8: auth: found a list where one value belongs`},
+		{"workers: 65", `f:1:10: workers: 65 is out of range: allowed are 0 to 64`},
+		{"cpus: [0, -1]", `f:1:11: cpus: "-1" is not the number of a core`},
+		{"poll: often", `f:1:7: poll: "often" is none of adaptive, spin, interrupt`},
+		{"sources: [10.0.0.0/8, 'fd00::/8']", `f:1:23: sources: "fd00::/8" is not an IPv4 prefix such as 192.0.2.0/24`},
+		{"sources: 10.0.0.1/8", `f:1:10: sources: "10.0.0.1/8" has bits behind its length: 10.0.0.0/8 is meant?`},
 		{"mppe-keys: 64", `f:1:12: mppe-keys: "64" is none of 40, 56, 128`},
 		{"gre:\n  reorder: 5", `f:2:12: gre.reorder: "5" is not a time such as 5ms or 1m30s: allowed are 0s to 1s`},
 		{"gre:\n  reorder: 2s", `f:2:12: gre.reorder: 2s is out of range: allowed are 0s to 1s`},
@@ -164,8 +169,16 @@ func TestValidate(t *testing.T) {
 		{minimal + "listen: []\nname: ''\nauth: []\nmppe-keys: []", "f:6:1: auth: must not be empty\nf:7:1: mppe-keys: must not be empty\nf:4:1: listen: must not be empty\nf:5:1: name: must not be empty"},
 		{minimal + "auth: [pap, chap]", "f:4:1: auth: mppe is require, but pap, chap gives no keys: add mschapv2"},
 		{minimal + "auth: [pap, chap]\nmppe: prefer", ""},
+		{minimal + "inside: ''", "f:4:1: inside: must not be empty"},
+		{minimal + "inside: eth1\noutside: [eth0, eth1]", "f:4:1: inside: eth1 is an outside interface"},
+		{minimal + "inside: eth1\nio: tpacket", "f:4:1: inside: an interface needs AF_XDP outside too, and io is tpacket: set io to xsk, or inside to tun"},
+		{minimal + "inside: eth1\nio: xsk\noutside: eth0", ""},
+		{minimal + "inside: reflect\nio: raw", ""},
 		{minimal + "mtu: 1279\nmru: 600", "f:4:1: mtu: 1279 is too small for IPv6, which needs 1280: set ipv6 to false\nf:5:1: mru: 600 is too small for IPv6, which needs 1280: set ipv6 to false"},
 		{minimal + "mtu: 1279\nmru: 600\nipv6: false", ""},
+		{minimal + "workers: 3\ncpus: [0, 1]", "f:5:1: cpus: 2 cores for 3 workers: name one for each"},
+		{minimal + "cpus: [0, 1]\nio: asavie", "f: workers: io asavie has one worker, not 2: its sockets cannot share a queue"},
+		{minimal + "workers: 2\ncpus: [0, 1, 2]\nsources: [10.0.0.0/8, 192.0.2.7]", ""},
 		{minimal + "tun: 'a%s'", `f:4:1: tun: "a%s" may hold %d once and no other %`},
 		{minimal + "tun: '%d%d'", `f:4:1: tun: "%d%d" may hold %d once and no other %`},
 	} {

@@ -71,7 +71,8 @@ func (c *Common) fields() []field {
 func (c *Config) fields() []field {
 	fs := []field{
 		{"listen", &list[netip.AddrPort]{&c.Listen, "address:port", "IPv4 addresses, with or without a port", 64, parseListen}, "address to take control connections on"},
-		{"inside", word[string]{&c.Inside, []string{"tun"}}, "where clients' packets go"},
+		{"sources", &list[netip.Prefix]{&c.Sources, "prefix", "IPv4 prefixes and addresses", 1024, parsePrefix}, "where peers may be; none: anywhere"},
+		{"inside", text{&c.Inside, "interface", checkInterface}, "where clients' packets go: tun, an interface to send by without the kernel, or for tests sink or reflect"},
 		{"name", text{&c.Name, "name", checkName}, "our name, as the secrets file knows the server"},
 		{"local", address{&c.Local}, "our address inside calls"},
 		{"pool", &pools{&c.Pools}, "client addresses"},
@@ -148,7 +149,7 @@ func Default() *Config {
 	return &Config{
 		Common: defaultCommon(),
 		Listen: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), Port)},
-		Inside: "tun",
+		Inside: InsideTun,
 		Name:   "xpptp",
 
 		AuthSource: []AuthSource{AuthLocal},
@@ -174,6 +175,23 @@ func parseInterface(s string) (string, error) {
 		return "", fmt.Errorf("%q cannot be the name of an interface", s)
 	}
 	return s, checkInterface(s)
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		var a netip.Addr
+		if a, err = netip.ParseAddr(s); err == nil {
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+	}
+	switch {
+	case err != nil || !p.Addr().Is4():
+		return p, fmt.Errorf("%q is not an IPv4 prefix such as 192.0.2.0/24", s)
+	case p != p.Masked():
+		return p, fmt.Errorf("%q has bits behind its length: %s is meant?", s, p.Masked())
+	}
+	return p, nil
 }
 
 // maxWorkers is how many sockets a queue can have.
