@@ -63,9 +63,14 @@ func TestParseMask(t *testing.T) {
 func TestCPUs(t *testing.T) {
 	a, b := NewCPUs(3, 1, 2, 3), NewCPUs(2, 40)
 	for _, tt := range []struct{ got, want string }{
-		{a.String(), "1-3"}, {a.Mask(), "e"}, {b.Mask(), "100,00000004"},
-		{a.With(b).String(), "1-3,40"}, {a.And(b).String(), "2"}, {a.Without(b).String(), "1,3"},
-		{CPUs(nil).String(), ""}, {CPUs(nil).Mask(), "0"},
+		{a.String(), "1-3"},
+		{a.Mask(), "e"},
+		{b.Mask(), "100,00000004"},
+		{a.With(b).String(), "1-3,40"},
+		{a.And(b).String(), "2"},
+		{a.Without(b).String(), "1,3"},
+		{CPUs(nil).String(), ""},
+		{CPUs(nil).Mask(), "0"},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("got %q, want %q", tt.got, tt.want)

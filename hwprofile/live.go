@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +20,10 @@ import (
 
 // live is the running machine. What is below proc is read in one go, or it is
 // not whole, so ReadFile must be the system's own.
-type live struct{ rootFS }
+type live struct {
+	rootFS
+	sys *os.File // a sysfs of the thread's network namespace; nil: that at /sys must do
+}
 
 type rootFS interface {
 	fs.ReadFileFS
@@ -30,9 +32,58 @@ type rootFS interface {
 }
 
 // Live is the running machine, in the network namespace of the calling thread.
-func Live() Machine { return live{os.DirFS("/").(rootFS)} }
+func Live() Machine {
+	m := &live{rootFS: os.DirFS("/").(rootFS)}
+	// A sysfs shows the network namespace that it was mounted in, and a thread
+	// may be in another: a mount of our own, that nobody sees, is of the right
+	// one. It takes CAP_SYS_ADMIN.
+	if fd, err := mountSysfs(); err == nil {
+		m.sys = os.NewFile(uintptr(fd), "sysfs")
+	}
+	return m
+}
 
-func (live) CPUID() (CPUID, error) {
+func mountSysfs() (fd int, err error) {
+	ctx, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(ctx)
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, 0)
+}
+
+// in says in which tree, and by what name there, a file is found.
+func (m *live) in(name string) (rootFS, string) {
+	if below, ok := strings.CutPrefix(name, "sys/class/net"); ok && m.sys != nil {
+		return os.DirFS(fmt.Sprintf("/proc/self/fd/%d", m.sys.Fd())).(rootFS), "class/net" + below
+	}
+	return m.rootFS, name
+}
+
+func (m *live) Open(name string) (fs.File, error) {
+	tree, name := m.in(name)
+	return tree.Open(name)
+}
+
+func (m *live) ReadFile(name string) ([]byte, error) {
+	tree, name := m.in(name)
+	return tree.ReadFile(name)
+}
+
+func (m *live) ReadDir(name string) ([]fs.DirEntry, error) {
+	tree, name := m.in(name)
+	return tree.ReadDir(name)
+}
+
+func (m *live) Stat(name string) (fs.FileInfo, error) {
+	tree, name := m.in(name)
+	return tree.Stat(name)
+}
+
+func (*live) CPUID() (CPUID, error) {
 	c := &cpuid.CPU
 	id := CPUID{
 		Vendor: c.VendorString, Model: c.BrandName, Features: slices.Sorted(slices.Values(c.FeatureSet())),
@@ -45,7 +96,7 @@ func (live) CPUID() (CPUID, error) {
 	return id, nil
 }
 
-func (live) Names() (names []string, err error) {
+func (*live) Names() (names []string, err error) {
 	ifs, err := net.Interfaces()
 	for _, i := range ifs {
 		names = append(names, i.Name)
@@ -53,7 +104,7 @@ func (live) Names() (names []string, err error) {
 	return names, err
 }
 
-func (live) Firewall() (string, error) {
+func (*live) Firewall() (string, error) {
 	var text strings.Builder
 	for _, command := range [][]string{{"nft", "list", "ruleset"}, {"iptables-save"}} {
 		path, err := exec.LookPath(command[0])
@@ -69,7 +120,7 @@ func (live) Firewall() (string, error) {
 	return text.String(), nil
 }
 
-func (live) NIC(name string) (n NIC, err error) {
+func (*live) NIC(name string) (n NIC, err error) {
 	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return n, err
@@ -175,7 +226,7 @@ func xdpFeatures(name string) (*XDP, error) {
 	return x, nil
 }
 
-func (m live) Set(s Setting, value string) error {
+func (m *live) Set(s Setting, value string) error {
 	err := m.set(s, value)
 	switch {
 	case err == nil:
@@ -186,15 +237,20 @@ func (m live) Set(s Setting, value string) error {
 	return fmt.Errorf("set %s to %s: %w", s, value, err)
 }
 
-func (m live) set(s Setting, value string) error {
+func (m *live) set(s Setting, value string) error {
 	switch s.Kind {
 	case KindXPS, KindRPS, KindIRQ:
-		f, err := os.OpenFile(filepath.Join("/", s.file()), os.O_WRONLY, 0)
+		path := "/" + s.file()
+		if below, ok := strings.CutPrefix(path, "/sys/"); ok && m.sys != nil {
+			path = fmt.Sprintf("/proc/self/fd/%d/%s", m.sys.Fd(), below)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			return err
 		}
 		_, err = f.WriteString(value)
 		return errors.Join(err, f.Close())
+	default: // the others go by ethtool
 	}
 	e, err := ethtool.NewEthtool()
 	if err != nil {
@@ -242,6 +298,7 @@ func (m live) set(s Setting, value string) error {
 		}[s.Name] = v
 		_, err = e.SetCoalesce(s.Interface, c)
 		return err
+	default: // dealt with above
 	}
 	return fmt.Errorf("unknown kind %q", s.Kind)
 }

@@ -141,8 +141,13 @@ func TestSteering(t *testing.T) {
 		workers int
 		want    Method
 	}{
-		{"", 2, CallMap}, {"auto", 2, CallMap}, {"xsk", 4, CallMap}, {"tpacket", 2, Fanout},
-		{"raw", 2, Handed}, {"asavie", 2, Handed}, {"xsk", 1, Direct},
+		{"", 2, CallMap},
+		{"auto", 2, CallMap},
+		{"xsk", 4, CallMap},
+		{"tpacket", 2, Fanout},
+		{"raw", 2, Handed},
+		{"asavie", 2, Handed},
+		{"xsk", 1, Direct},
 	} {
 		s := plan(t, inv, Request{IO: tt.io, Workers: tt.workers}).Steering
 		if s.Method != tt.want || s.How == "" || s.Cost == "" {

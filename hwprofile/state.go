@@ -46,6 +46,7 @@ func (s Setting) String() string {
 		return fmt.Sprintf("%s tx-%s XPS CPUs", s.Interface, s.Name)
 	case KindIRQ:
 		return fmt.Sprintf("%s IRQ %s on CPUs", s.Interface, s.Name)
+	default: // the others are named alike
 	}
 	return fmt.Sprintf("%s %s %s", s.Interface, s.Kind, s.Name)
 }
@@ -59,6 +60,7 @@ func (s Setting) file() string {
 		return fmt.Sprintf("%s/%s/queues/tx-%s/xps_cpus", netDir, s.Interface, s.Name)
 	case KindIRQ:
 		return fmt.Sprintf("proc/irq/%s/smp_affinity_list", s.Name)
+	default: // ethtool's
 	}
 	return ""
 }
@@ -104,6 +106,7 @@ func (c Change) check() error {
 			ok = err == nil && len(s) > 0
 		case KindFeature:
 			ok = v == "on" || v == "off"
+		default: // numbers, on and off
 		}
 		if !ok {
 			return bad("not a value:", v)
@@ -271,7 +274,7 @@ func (s *State) write(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has another name by now
+	defer os.Remove(f.Name()) // by now it has another
 	_, err = f.Write(append(b, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -128,19 +128,23 @@ func TestCgroups(t *testing.T) {
 		{"none", "", nil, "0-7", 0},
 		{
 			"v2, own namespace", "0::/\n",
-			map[string]string{"cpuset.cpus.effective": "2-3\n", "cpu.max": "150000 100000\n"}, "2-3", 1.5,
+			map[string]string{"cpuset.cpus.effective": "2-3\n", "cpu.max": "150000 100000\n"},
+			"2-3", 1.5,
 		},
 		{
 			"v2, from above", "0::/a/b\n",
-			map[string]string{"a/b/cpu.max": "max 100000\n", "a/cpuset.cpus.effective": "0-5\n", "cpuset.cpus.effective": "0-7\n"}, "0-5", 0,
+			map[string]string{"a/b/cpu.max": "max 100000\n", "a/cpuset.cpus.effective": "0-5\n", "cpuset.cpus.effective": "0-7\n"},
+			"0-5", 0,
 		},
 		{
 			"v1", "4:cpuset:/docker/x\n3:cpu,cpuacct:/docker/x\n1:name=systemd:/\n0::/\n",
-			map[string]string{"cpuset/docker/x/cpuset.cpus": "1,3\n", "cpu/docker/x/cpu.cfs_quota_us": "200000\n", "cpu/docker/x/cpu.cfs_period_us": "50000\n"}, "1,3", 4,
+			map[string]string{"cpuset/docker/x/cpuset.cpus": "1,3\n", "cpu/docker/x/cpu.cfs_quota_us": "200000\n", "cpu/docker/x/cpu.cfs_period_us": "50000\n"},
+			"1,3", 4,
 		},
 		{
 			"v1 in a container", "4:cpuset:/docker/x\n3:cpu:/docker/x\n",
-			map[string]string{"cpuset/cpuset.effective_cpus": "6\n", "cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "6", 0,
+			map[string]string{"cpuset/cpuset.effective_cpus": "6\n", "cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+			"6", 0,
 		},
 		{"nonsense", "4:cpuset\nx\n0::/\n", map[string]string{"cpuset.cpus.effective": "9-2\n", "cpu.max": "many\n"}, "0-7", 0},
 	} {
