@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -154,12 +155,15 @@ func Example() string {
 	return b.String()
 }
 
+// plainText is what needs no quotes.
+var plainText = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z._/:=,+-]*[0-9A-Za-z])?$`)
+
 // yamlText is a value as it stands in a file.
 func yamlText(v value) string {
 	if m, ok := v.(many); ok {
 		return "[" + strings.Join(m.items(), ", ") + "]"
 	}
-	if s := v.String(); s != "" && !strings.ContainsAny(s, "%#'\"") {
+	if s := v.String(); plainText.MatchString(s) && !strings.EqualFold(s, "null") {
 		return s
 	}
 	return "'" + strings.ReplaceAll(v.String(), "'", "''") + "'"
