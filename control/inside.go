@@ -5,11 +5,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"xpptp/control/config"
 	"xpptp/control/pool"
 	"xpptp/control/ppp"
 	"xpptp/engine/wire"
 	"xpptp/rings"
+	"xpptp/rings/lab"
 	"xpptp/rings/nexthop"
+	"xpptp/rings/owner"
 	"xpptp/workers"
 )
 
@@ -41,12 +44,43 @@ func (p *ports) openInside(b *Box, cfgs []workers.Config) (err error) {
 			}
 		}
 	}
-	if b.ownInside != nil {
+	kind := config.InsideTun
+	if b.serve != nil {
+		kind = b.serve.Inside
+	}
+	switch {
+	case b.ownInside != nil:
 		p.inside, err = p.openBare("given", b.ownInside, cfgs)
-	} else {
-		p.inside, err = p.openTun(b, cfgs)
+	case kind == config.InsideSink:
+		p.inside, err = p.openBare(kind, func(int, *rings.Pool) (rings.Port, error) { return lab.Sink(rings.MaxMTU), nil }, cfgs)
+	case kind == config.InsideReflect:
+		p.inside, err = p.openBare(kind, func(int, *rings.Pool) (rings.Port, error) { return lab.Reflect(rings.MaxMTU, reflectRing), nil }, cfgs)
+	case kind == config.InsideTun:
+		p.inside, err = p.openSteeredTun(b, cfgs)
+	default:
+		p.inside, err = p.openNIC(b, kind, cfgs)
 	}
 	return err
+}
+
+// reflectRing is how many packets may be on their way back into their calls.
+const reflectRing = 1024
+
+const unsteered = "packets come to any worker, which hands them to the right one"
+
+// openSteeredTun opens a TUN device whose queues, if there are several, get the
+// packets of their worker's calls, if the kernel lets us.
+func (p *ports) openSteeredTun(b *Box, cfgs []workers.Config) (inside, error) {
+	if len(cfgs) == 1 {
+		return p.openTun(b, nil, cfgs)
+	}
+	owners, err := owner.New()
+	if err != nil {
+		b.log.Warn(unsteered, "err", err)
+		return p.openTun(b, nil, cfgs)
+	}
+	p.release(owners.Close)
+	return p.openTun(b, owners, cfgs)
 }
 
 // bareInside is one that knows no addresses: what arrives at its ports finds

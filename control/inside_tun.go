@@ -7,14 +7,16 @@ import (
 
 	"xpptp/control/hostnet"
 	"xpptp/control/ppp"
+	"xpptp/rings/owner"
 	"xpptp/rings/tun"
 	"xpptp/workers"
 )
 
 // tunInside is a TUN device: the kernel routes between it and the rest.
 type tunInside struct {
-	b   *Box
-	dev device
+	b      *Box
+	dev    device
+	owners *owner.Map // of inside addresses; nil: nothing is steered
 }
 
 // device is what a TUN device is told: a *tun.Device.
@@ -29,9 +31,10 @@ type device interface {
 	Close() error
 }
 
-// openTun makes the TUN device; a server also gives it its address and the
-// routes to its pools.
-func (p *ports) openTun(b *Box, cfgs []workers.Config) (inside, error) {
+// openTun makes the TUN device, with a queue for each worker; a server also
+// gives it its address and the routes to its pools. owners, if not nil, tells
+// which queue a packet belongs to.
+func (p *ports) openTun(b *Box, owners *owner.Map, cfgs []workers.Config) (*tunInside, error) {
 	mtu := min(b.common.MTU, p.mtu-greOverhead-4)
 	dev, err := tun.Create(tun.Config{Name: b.common.Tun, MTU: mtu, Queues: len(cfgs)})
 	if err != nil {
@@ -41,6 +44,11 @@ func (p *ports) openTun(b *Box, cfgs []workers.Config) (inside, error) {
 		return nil, err
 	}
 	p.release(dev.Close)
+	if owners != nil && len(cfgs) > 1 {
+		if err := dev.Steer(owners, b.serve == nil); err != nil {
+			b.log.Warn(unsteered, "err", err)
+		}
+	}
 	for i := range cfgs {
 		port, err := dev.Port(i, cfgs[i].Pool)
 		if err != nil {
@@ -52,7 +60,7 @@ func (p *ports) openTun(b *Box, cfgs []workers.Config) (inside, error) {
 	if err := dev.SetUp(); err != nil {
 		return nil, err
 	}
-	t := &tunInside{b: b, dev: dev}
+	t := &tunInside{b: b, dev: dev, owners: owners}
 	if b.serve == nil {
 		return t, nil
 	}
@@ -82,6 +90,11 @@ func (t *tunInside) String() string { return t.dev.Name() }
 // up implements inside: a server needs a route when no pool's covers the
 // address, a client its addresses on the device, always.
 func (t *tunInside) up(k *call, p *ppp.NetParams) {
+	if mine := insideAddr(k, p); t.owners != nil && mine.IsValid() {
+		if err := t.owners.Set(netip.PrefixFrom(mine, mine.BitLen()), k.l.id); err != nil {
+			k.log.Warn("packets of the call are not steered", "err", err)
+		}
+	}
 	if k.client {
 		t.clientUp(k, p)
 		return
@@ -95,6 +108,11 @@ func (t *tunInside) up(k *call, p *ppp.NetParams) {
 
 // down implements inside.
 func (t *tunInside) down(k *call, p *ppp.NetParams) {
+	if mine := insideAddr(k, p); t.owners != nil && mine.IsValid() {
+		if err := t.owners.Delete(netip.PrefixFrom(mine, mine.BitLen())); err != nil {
+			k.log.Warn("packets of the call are still steered", "err", err)
+		}
+	}
 	if k.client {
 		t.clientDown(k, p)
 		return
@@ -104,6 +122,14 @@ func (t *tunInside) down(k *call, p *ppp.NetParams) {
 			k.log.Warn("route to the client not removed", "err", err)
 		}
 	}
+}
+
+// insideAddr is the address that a call's inside packets are known by.
+func insideAddr(k *call, p *ppp.NetParams) netip.Addr {
+	if k.client {
+		return p.Local
+	}
+	return p.Peer
 }
 
 // clientUp configures the TUN device for a call, and gives the call what the

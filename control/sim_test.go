@@ -255,7 +255,7 @@ func (s *sim) end(b *Box, n int) *simEnd {
 	}
 	b.outsideMTU = 1500
 	b.nLoops = n
-	b.ports = &ports{inside: &tunInside{b, &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}}
+	b.ports = &ports{inside: &tunInside{b: b, dev: &simDevice{map[netip.Prefix]bool{}, map[netip.Prefix]bool{}}}}
 	arena := rings.NewArenaN(2048*n, rings.ChunkSmall)
 	e := &simEnd{box: b}
 	for i := range n {

@@ -39,9 +39,40 @@ func (c *Config) Validate() error {
 	case c.Local.IsUnspecified(), c.Local.IsLoopback(), c.Local.IsMulticast(), c.Local == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		fail("local", "%s cannot be the address of a host", c.Local)
 	}
+	errs = append(errs, c.validateInside()...)
 	errs = append(errs, c.validateRadius()...)
 	errs = append(errs, c.validatePools()...)
 	return errors.Join(errs...)
+}
+
+// insideInterface is the network interface that clients' packets go by, if
+// they do.
+func (c *Config) insideInterface() string {
+	switch c.Inside {
+	case InsideTun, InsideSink, InsideReflect:
+		return ""
+	}
+	return c.Inside
+}
+
+func (c *Config) validateInside() (errs []error) {
+	fail := func(format string, args ...any) {
+		errs = append(errs, c.fault("inside", format, args...))
+	}
+	if c.Inside == "" {
+		fail("must not be empty")
+	}
+	nic := c.insideInterface()
+	if nic == "" {
+		return errs
+	}
+	if slices.Contains(c.Outside, nic) {
+		fail("%s is an outside interface", nic)
+	}
+	if c.IO != IOAuto && c.IO != IOXSK {
+		fail("an interface needs AF_XDP outside too, and io is %s: set io to xsk, or inside to tun", c.IO)
+	}
+	return errs
 }
 
 func (c *Config) validatePools() (errs []error) {
@@ -138,6 +169,11 @@ func joinMethods(ms []aaa.Method) string {
 // there, the secrets can be read. It changes nothing.
 func (c *Config) Preflight() error {
 	errs := c.Common.preflight()
+	if nic := c.insideInterface(); nic != "" {
+		if _, err := net.InterfaceByName(nic); err != nil {
+			errs = append(errs, c.fault("inside", "no interface %q%s", nic, interfaces()))
+		}
+	}
 	if c.UsesSecrets() {
 		if _, err := aaa.Load(c.Secrets, c.AllowWorldReadableSecrets); err != nil {
 			errs = append(errs, c.fault("secrets", "%s", err))

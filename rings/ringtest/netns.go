@@ -13,6 +13,9 @@ import (
 // NS is a network namespace without a name, gone when its last user is.
 type NS struct{ fd int }
 
+// FD is a descriptor of the namespace, open until the test ends.
+func (n *NS) FD() int { return n.fd }
+
 // NewNS makes a network namespace for the test: loopback up, no IPv6
 // autoconfiguration. It skips the test if it may not.
 func NewNS(t testing.TB) *NS {
