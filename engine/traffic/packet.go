@@ -78,18 +78,38 @@ func (t *Template) Align() int { return -t.n & 7 }
 // Put makes b an IP packet of the stream: with number seq, due at due, sent at
 // now. Its length, from MinSize to MaxSize, is the packet's.
 func (t *Template) Put(b []byte, seq uint64, due, now int64) {
-	n := copy(b, t.header[:t.n])
-	payload := b[n:]
+	payload := b[t.n:]
 	fill := copy(payload[StampLen:], pattern[:])
-	late := Lateness(due, now)
-	t.stamp.Seq, t.stamp.Due, t.stamp.Late = seq, due, late
+	t.stamp.Seq, t.stamp.Due, t.stamp.Late = seq, due, Lateness(due, now)
 	crc := putStamp(payload, &t.stamp, crcs[fill])
+	t.put(b, &t.stamp, crc, uint64(sums[fill]))
+}
+
+// PutControl makes b, MaxControl bytes, an IP packet with a request about the
+// stream, with number seq, and returns its length.
+func (t *Template) PutControl(b []byte, seq uint64, now int64, r *Request) int {
+	var buf [MaxControl]byte
+	body := r.Append(buf[:0])
+	b = b[:t.n+StampLen+len(body)]
+	f := t.stamp
+	f.Flags, f.Seq, f.Due, f.Late = FlagControl, seq, now, 0
+	copy(b[t.n+StampLen:], body)
+	crc := putStamp(b[t.n:], &f, checksum(body))
+	// The flags of the stream's packets are in the sum already.
+	t.put(b, &f, crc, uint64(^wire.Checksum(body, 0))+uint64(f.Flags)+uint64(^uint16(t.stamp.Flags)))
+	return len(b)
+}
+
+// put writes the headers in front of a stamp that is complete; sum is that of
+// what follows the stamp.
+func (t *Template) put(b []byte, f *StampFields, crc uint32, sum uint64) {
+	n := copy(b, t.header[:t.n])
 	udp := b[n-wire.UDPLen:]
 	be.PutUint16(udp[4:], uint16(len(udp)))
-	// The sum of the words of what has been written, without reading it again.
-	// The length counts twice: in the pseudo-header, too.
-	sum := uint64(t.sum) + uint64(sums[fill]) + 2*uint64(len(udp)) +
-		seq>>32 + seq&0xffffffff + uint64(due)>>32 + uint64(due)&0xffffffff + uint64(late) + uint64(crc)
+	// The sum of the words of what was written, without reading it again. The
+	// length counts twice: in the pseudo-header, too.
+	due := uint64(f.Due)
+	sum += uint64(t.sum) + 2*uint64(len(udp)) + f.Seq>>32 + f.Seq&0xffffffff + due>>32 + due&0xffffffff + uint64(f.Late) + uint64(crc)
 	c := complement(sum)
 	if c == 0 {
 		c = 0xffff // 0 would say "no checksum" (RFC 768)

@@ -127,6 +127,14 @@ func (s *Schedule) RateAt(t int64) float64 {
 	return s.Rate + (s.To-s.Rate)*float64(t)/float64(s.Over)
 }
 
+// Part is the schedule of one of n that have s in common, for who cannot take
+// turns with the others.
+func (s Schedule) Part(n int) Schedule {
+	s.Rate = max(s.Rate/float64(n), minRate)
+	s.To = max(s.To/float64(n), minRate)
+	return s
+}
+
 // Pacer walks along a schedule. It is a value without pointers of its own.
 type Pacer struct {
 	s     *Schedule

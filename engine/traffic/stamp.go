@@ -81,6 +81,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 // maxFill is the longest filling: that of the largest packet any port takes.
 const maxFill = 4096
 
@@ -144,7 +146,7 @@ func ParseStamp(b []byte) (Stamp, Verdict) {
 	rest, crc := b[StampLen:], uint32(0)
 	switch {
 	case s.Flags()&FlagControl != 0:
-		crc = crc32.Checksum(rest, castagnoli)
+		crc = checksum(rest)
 	case len(rest) <= maxFill && bytes.Equal(rest, pattern[:len(rest)]):
 		crc = crcs[len(rest)]
 	default:
@@ -191,7 +193,7 @@ func (s Stamp) Reply(now int64, clock uint32) {
 	be.PutUint32(s[28:], uint32(now))
 	crc := uint32(0)
 	if s.Flags()&FlagControl != 0 {
-		crc = crc32.Checksum(s[StampLen:], castagnoli)
+		crc = checksum(s[StampLen:])
 	} else {
 		crc = crcs[len(s)-StampLen]
 	}

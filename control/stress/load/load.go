@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,9 +34,26 @@ type Flow uint8
 
 // The flows.
 const (
-	// Both: up to the far end, which sends every packet back.
-	Both Flow = iota
+	// Echo: up, and the far end sends every packet back: a responder, or anything
+	// that turns packets round by their addresses.
+	Echo Flow = iota
+	// Up: to a responder, which says what it got.
+	Up
+	// Down: from a responder, which is asked to send.
+	Down
+	// Both: Up and Down, each to the whole schedule, without regard to each other.
+	Both
 )
+
+var flowNames = [...]string{"echo", "up", "down", "both"}
+
+// String returns "echo", "up", "down" or "both".
+func (f Flow) String() string {
+	if int(f) < len(flowNames) {
+		return flowNames[f]
+	}
+	return fmt.Sprintf("flow %d", uint8(f))
+}
 
 // Profile is a kind of stream: every call has one of each profile.
 type Profile struct {
@@ -54,6 +72,9 @@ type Profile struct {
 
 // Check returns an error that names the first value out of range.
 func (p *Profile) Check() error {
+	if p.Flow > Both {
+		return fmt.Errorf("%v is not known", p.Flow)
+	}
 	if err := p.Schedule.Check(); err != nil {
 		return err
 	}
@@ -241,6 +262,7 @@ func (l *Load) Start(profiles []Profile, length time.Duration) error {
 	}
 	l.sum.reset()
 	start := l.cfg.Clock() + int64(l.delay())
+	profiles = apart(profiles)
 	r := &run{
 		profiles: profiles, start: start, end: start + int64(length),
 		members: make([]int, len(profiles)), byWorker: make([][]int, len(l.ports)),
@@ -268,9 +290,26 @@ func (l *Load) Start(profiles []Profile, length time.Duration) error {
 	return nil
 }
 
+// apart makes of each profile that goes both ways one for each way.
+func apart(profiles []Profile) (ps []Profile) {
+	for _, p := range profiles {
+		if p.Flow != Both {
+			ps = append(ps, p)
+			continue
+		}
+		p.Flow = Up
+		ps = append(ps, p)
+		p.Flow = Down
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+const minDelay = 20 * time.Millisecond
+
 // delay is from Start to the first packet: till then all streams are set up.
 func (l *Load) delay() time.Duration {
-	return 20*time.Millisecond + time.Duration(len(l.calls))*20*time.Microsecond
+	return minDelay + time.Duration(len(l.calls))*20*time.Microsecond
 }
 
 // Stop ends sending before the time of the run is over. What is under way may still come in.
@@ -299,8 +338,12 @@ func (l *Load) begin(c *Call) ([]*stream, error) {
 		if path.Check() != nil {
 			continue // the call does not have this family
 		}
-		st := &stream{profile: i, place: c.n, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
-		if err := st.tmpl.Init(path, pr.TOS, l.next, 0, l.cfg.ClockID); err != nil {
+		flags := uint8(0)
+		if pr.Flow == Up {
+			flags = traffic.FlagQuiet
+		}
+		st := &stream{profile: i, flow: pr.Flow, place: c.n, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
+		if err := st.tmpl.Init(path, pr.TOS, l.next, flags, l.cfg.ClockID); err != nil {
 			return nil, err
 		}
 		l.next++
@@ -326,6 +369,7 @@ func (l *Load) end(c *Call) {
 // share tells every worker its part of the schedules that all calls have in common.
 func (l *Load) share() {
 	r := l.run
+	members := slices.Clone(r.members)
 	for w, p := range l.ports {
 		parts := make([]float64, len(r.profiles))
 		for i := range parts {
@@ -333,33 +377,47 @@ func (l *Load) share() {
 				parts[i] = float64(r.byWorker[w][i]) / float64(r.members[i])
 			}
 		}
-		p.post(func() { p.setShares(r, parts) })
+		p.post(func() { p.setShares(r, parts, members) })
 	}
 }
 
-// Sender is how well the load itself kept to its schedules.
+// Sender is how well the load itself did, and what it could not make sense of.
 type Sender struct {
-	Late    uint64 // packets sent later than Config.LateAfter
-	Skipped uint64 // packets not sent, since they would have been later than Config.Behind
-	NoFrame uint64 // times that sending had to wait for frames of the pool
-	Strays  uint64 // whole packets that are of no stream here: of a call or run that is over
-	Foreign uint64 // packets that are not test packets
+	Late     uint64 // packets sent later than Config.LateAfter
+	Skipped  uint64 // packets not sent, since they would have been later than Config.Behind
+	NoFrame  uint64 // times that sending had to wait for frames of the pool
+	Requests uint64 // packets sent besides those of streams: to a responder
+	Reports  uint64 // packets received about these
+	Strays   uint64 // whole packets of no stream here: of a call or run that is over
+	Broken   uint64 // corrupt packets of which it cannot be told whose they are
+	Foreign  uint64 // packets that are not test packets
 }
 
 func (s *Sender) add(o *Sender) {
 	s.Late += o.Late
 	s.Skipped += o.Skipped
 	s.NoFrame += o.NoFrame
+	s.Requests += o.Requests
+	s.Reports += o.Reports
 	s.Strays += o.Strays
+	s.Broken += o.Broken
 	s.Foreign += o.Foreign
+}
+
+// Part is one way of one profile.
+type Part struct {
+	Name   string
+	Flow   Flow // not Both
+	Counts traffic.Counts
 }
 
 // Snapshot is what a run came to so far.
 type Snapshot struct {
-	Elapsed time.Duration // of the run; not more than its length
-	Streams int           // that there are
-	Sending int           // schedules that have packets left
-	Traffic traffic.Counts
+	Elapsed time.Duration  // of the run; not more than its length
+	Streams int            // that there are
+	Sending int            // schedules that have packets left
+	Traffic traffic.Counts // of all parts
+	Parts   []Part
 	Sender  Sender
 	Times   *Histograms
 }
@@ -384,7 +442,13 @@ func (l *Load) gather(ctx context.Context, settle bool) (*Snapshot, error) {
 		}
 		s.Streams += part.streams
 		s.Sending += part.sending
-		s.Traffic.Add(&part.counts)
+		for len(s.Parts) < len(part.counts) {
+			s.Parts = append(s.Parts, Part{})
+		}
+		for i := range part.counts {
+			s.Parts[i].Counts.Add(&part.counts[i])
+			s.Traffic.Add(&part.counts[i])
+		}
 		s.Sender.add(&part.sender)
 		l.sum.merge(part.times)
 		p.spare = part.times
@@ -392,6 +456,9 @@ func (l *Load) gather(ctx context.Context, settle bool) (*Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.run != nil {
+		for i := range s.Parts {
+			s.Parts[i].Name, s.Parts[i].Flow = l.run.profiles[i].Name, l.run.profiles[i].Flow
+		}
 		s.Elapsed = max(0, time.Duration(min(l.cfg.Clock(), l.run.end)-l.run.start))
 	}
 	s.Times = l.sum.clone()

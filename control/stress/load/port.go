@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,20 +18,26 @@ import (
 // to itself after add.
 type stream struct {
 	profile int
+	flow    Flow
 	place   int          // of its call among all
 	back    traffic.Path // of what comes back
 	tmpl    traffic.Template
 	sizes   traffic.SizeTable
 	offset  uint32
 	mean    float64 // size
-	src     *source // that it belongs to; nil once it is over
+	src     *source // whose turns it takes; nil if it is the far end that sends
+	ask     *source // of the requests about it; nil for an echo
 
 	sent, txBytes, rxBytes, corrupted uint64
 	ver                               traffic.Verifier
+
+	far      traffic.Report // the latest
+	answered uint64         // request that it answers, plus one
+	lastLate uint32         // of what the far end sent
 }
 
-// source is a schedule and the streams that share it, taking turns. It is an
-// entry of the calendar.
+// source is a schedule and the streams that share it, taking turns; or one of
+// requests about a stream. It is an entry of the calendar.
 type source struct {
 	pace     traffic.Pacer
 	streams  []*stream
@@ -39,6 +46,12 @@ type source struct {
 	waiting  bool // is in the calendar
 	mean     float64
 	lastLate int64
+
+	about *stream // requests about it: the next is due at at
+	at    int64
+	begin int64  // when the stream is to begin
+	asked uint64 // requests so far
+	last  uint64 // the first of them after the end of the run, plus one; 0: not yet
 }
 
 // Port implements rings.Port for one worker: see the package's comment. Recv
@@ -55,12 +68,13 @@ type Port struct {
 	entries []*source // by number in the calendar
 	free    []int32   // numbers to use again
 	shared  []*source // per profile: the source of a schedule for all calls; nil elsewhere
+	members []int     // per profile: streams of all workers
 	streams map[uint32]*stream
 	run     *run
 	until   int64 // when sending ends
 	sending int   // sources in the calendar
 
-	counts traffic.Counts
+	counts []traffic.Counts // per profile
 	sender Sender
 	times  *Histograms
 	spare  *Histograms // what Load hands over next for times
@@ -143,6 +157,14 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 			break
 		}
 		src := p.entries[e]
+		if src.about != nil {
+			if f := p.request(src, now); f != nil {
+				bytes += f.Len()
+				fs[n] = f
+				n++
+			}
+			continue
+		}
 		due := src.pace.Due()
 		if late := now - due; late > int64(p.l.cfg.Behind) {
 			p.sender.Skipped += uint64(src.pace.Skip(now-int64(p.l.cfg.Behind), src.mean))
@@ -198,8 +220,9 @@ func (p *Port) make(f *rings.Frame, src *source, due, now int64) int {
 	src.pace.Sent(size)
 
 	late := now - due
-	p.counts.Sent++
-	p.counts.TxBytes += uint64(size)
+	c := &p.counts[st.profile]
+	c.Sent++
+	c.TxBytes += uint64(size)
 	if late > int64(p.l.cfg.LateAfter) {
 		p.sender.Late++
 	}
@@ -238,27 +261,40 @@ func (p *Port) judge(b []byte, now int64) {
 	if st != nil && pkt.Path != st.back {
 		st = nil
 	}
-	if v == traffic.Corrupt {
-		p.counts.Corrupted++
-		p.counts.RxBytes += uint64(len(b))
-		if st != nil {
-			st.corrupted++
-			st.rxBytes += uint64(len(b))
+	switch {
+	case st == nil && v == traffic.Corrupt:
+		p.sender.Broken++
+	case v == traffic.Corrupt:
+		c := &p.counts[st.profile]
+		c.Corrupted++
+		c.RxBytes += uint64(len(b))
+		st.corrupted++
+		st.rxBytes += uint64(len(b))
+	case pkt.Stamp.Flags()&traffic.FlagControl != 0:
+		p.sender.Reports++
+		if st != nil && st.ask != nil && pkt.Stamp.Flags()&traffic.FlagReply != 0 {
+			p.reported(st, pkt.Stamp)
 		}
-		return
-	}
-	if st == nil || pkt.Stamp.Seq() >= st.sent {
+	case st == nil || !st.expects(pkt.Stamp):
 		p.sender.Strays++
-		return
+	default:
+		st.rxBytes += uint64(len(b))
+		p.counts[st.profile].RxBytes += uint64(len(b))
+		p.account(st, pkt.Stamp, now)
 	}
-	st.rxBytes += uint64(len(b))
-	p.counts.RxBytes += uint64(len(b))
-	p.account(st, pkt.Stamp, now)
+}
+
+// expects reports whether a packet may be one of the stream's.
+func (st *stream) expects(s traffic.Stamp) bool {
+	if down := s.Flags()&traffic.FlagDown != 0; down || st.flow == Down {
+		return down && st.flow == Down
+	}
+	return s.Seq() < st.sent
 }
 
 // account counts a whole packet of a stream.
 func (p *Port) account(st *stream, s traffic.Stamp, now int64) {
-	c := &p.counts
+	c := &p.counts[st.profile]
 	next, gaps := st.ver.Next(), st.ver.Gaps()
 	switch st.ver.Receive(s.Seq()) {
 	case traffic.InOrder:
@@ -276,12 +312,127 @@ func (p *Port) account(st *stream, s traffic.Stamp, now int64) {
 		c.Old++
 		return
 	}
+	if st.flow == Down {
+		p.downTimes(st, s, now)
+		return
+	}
 	record(p.times.Round, now-s.Sent())
 	record(p.times.RoundDue, now-s.Due())
 	if up, ok := s.Up(now); ok {
 		record(p.times.Up, up)
 		record(p.times.Down, now-s.Sent()-up)
 	}
+}
+
+// downTimes notes the times of a packet that the far end sent.
+func (p *Port) downTimes(st *stream, s traffic.Stamp, now int64) {
+	if id := s.Clock(); id != 0 && id == p.l.cfg.ClockID {
+		record(p.times.Down, now-s.Sent())
+	}
+	late := s.Late()
+	record(p.times.Late, int64(late))
+	if off := int64(late) - int64(st.lastLate); s.Seq() > 0 {
+		record(p.times.Jitter, max(off, -off))
+	}
+	st.lastLate = late
+	if late > uint32(min(p.l.cfg.LateAfter, math.MaxUint32)) {
+		p.sender.Late++
+	}
+}
+
+// How often a responder is asked: until it answers, when it has, and after
+// the end of the run, so many times at most.
+const (
+	askFirst = int64(200 * time.Millisecond)
+	askNext  = int64(time.Second)
+	askLast  = int64(100 * time.Millisecond)
+	lastAsks = 20 // 2 s, as RFC 2544 §26.1 waits for what is under way
+	lease    = 3 * time.Second
+)
+
+// request writes the next request of a source that was taken out of the
+// calendar into a frame. It returns nil if there is no need, or no frame.
+func (p *Port) request(src *source, now int64) *rings.Frame {
+	st := src.about
+	over := now >= p.until
+	if over && src.last > 0 && (st.settled(src) || src.asked >= src.last-1+lastAsks) {
+		p.drop(src)
+		return nil
+	}
+	if p.pool.Free() <= p.l.cfg.Reserve {
+		p.sender.NoFrame++
+		src.at = now + int64(time.Millisecond)
+		p.cal.Put(src.entry, src.at)
+		return nil
+	}
+	r := traffic.Request{Op: traffic.OpQuery}
+	every := askNext
+	if st.answered == 0 {
+		every = askFirst
+	}
+	if st.flow == Down {
+		pr := &p.run.profiles[st.profile]
+		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes}
+		if pr.Total {
+			r.Schedule = pr.Schedule.Part(p.members[st.profile])
+		}
+		r.Lease = max(min(lease, time.Duration(p.until-now)), time.Millisecond)
+		r.Wait = min(max(time.Duration(src.begin-now), 0), r.Lease)
+	}
+	if over {
+		every = askLast
+		r = traffic.Request{Op: traffic.OpQuery}
+		if st.flow == Down && p.until < p.run.end { // else it stops by itself
+			r.Op = traffic.OpStop
+		}
+		if src.last == 0 {
+			src.last = src.asked + 1
+		}
+	}
+	f := p.pool.Get()
+	f.Reset(rings.UMEMHeadroom+st.tmpl.Align(), traffic.MaxControl)
+	f.Trim(st.tmpl.PutControl(f.Data(), src.asked, now, &r))
+	src.asked++
+	p.sender.Requests++
+	src.at = now + every
+	if !over {
+		src.at = min(src.at, max(p.until, now))
+	}
+	p.cal.Put(src.entry, src.at)
+	return f
+}
+
+// settled reports whether everything is known: a report from after the end of
+// the run that misses nothing.
+func (st *stream) settled(src *source) bool {
+	if src.last == 0 || st.answered < src.last {
+		return false
+	}
+	if st.flow == Down {
+		return !st.far.Sending && st.ver.Next() >= st.far.Sent
+	}
+	return st.far.Received >= st.sent
+}
+
+// reported takes note of what the far end says about a stream.
+func (p *Port) reported(st *stream, s traffic.Stamp) {
+	r, err := traffic.ParseReport(s.Body())
+	if err != nil || s.Seq() >= st.ask.asked || s.Seq() < st.answered {
+		return // none of an answer, or an old one
+	}
+	st.answered = s.Seq() + 1
+	c, was := &p.counts[st.profile], &st.far
+	if st.flow == Down {
+		c.Sent += r.Sent - min(r.Sent, was.Sent)
+		st.sent = max(st.sent, r.Sent)
+	} else if r.Next <= st.sent && r.Received >= was.Received {
+		c.Received += r.Received - was.Received
+		c.Duplicated += r.Duplicated - was.Duplicated
+		c.Reordered += r.Reordered - was.Reordered
+		c.Old += r.Old - was.Old
+		c.Missing += (r.Next - r.Received) - (was.Next - was.Received)
+	}
+	st.far = r
 }
 
 // The timer wakes a sleeping worker so much before a packet is due, and the
@@ -327,7 +478,7 @@ func (p *Port) reset(r *run) {
 	p.entries, p.free, p.sending = p.entries[:0], p.free[:0], 0
 	p.shared = make([]*source, len(r.profiles))
 	clear(p.streams)
-	p.counts, p.sender = traffic.Counts{}, Sender{}
+	p.counts, p.sender = make([]traffic.Counts, len(r.profiles)), Sender{}
 	p.times.reset()
 }
 
@@ -339,6 +490,14 @@ func (p *Port) add(r *run, sts []*stream, from int64) {
 	for _, st := range sts {
 		pr := &r.profiles[st.profile]
 		p.streams[st.tmpl.Stream()] = st
+		if st.flow != Echo {
+			// Early enough for the far end to begin in time, not all at once.
+			st.ask = &source{about: st, begin: from + phase(pr, st.place, st.mean), at: from - int64(turn(st.place)*float64(minDelay))}
+			p.schedule(st.ask)
+		}
+		if st.flow == Down {
+			continue
+		}
 		src := &source{mean: st.mean}
 		if pr.Total {
 			if src = p.shared[st.profile]; src == nil {
@@ -355,9 +514,12 @@ func (p *Port) add(r *run, sts []*stream, from int64) {
 	}
 }
 
-// golden is the golden ratio's part behind the point: its multiples, taken
-// modulo 1, are spread evenly however many there are.
-const golden = 0.6180339887498949
+// turn is a number from 0 to 1 for each of many: spread evenly, however many
+// there are, since they are multiples of the golden ratio.
+func turn(place int) float64 {
+	_, part := math.Modf(float64(place) * 0.6180339887498949)
+	return part
+}
 
 // phase is how much later a call's schedule begins than that of the first, in
 // ns: so that the packets, or bursts, of all calls are spread evenly.
@@ -369,24 +531,21 @@ func phase(pr *Profile, place int, mean float64) int64 {
 	if pr.Schedule.Unit == traffic.Bits {
 		units = 8 * mean
 	}
-	_, part := math.Modf(float64(place) * golden)
-	return int64(part * units / pr.Schedule.Rate * 1e9)
+	return int64(turn(place) * units / pr.Schedule.Rate * 1e9)
 }
 
 // setShares sets the port's part of every schedule that all calls share.
-func (p *Port) setShares(r *run, parts []float64) {
+func (p *Port) setShares(r *run, parts []float64, members []int) {
 	if p.run != r {
 		return
 	}
+	p.members = members
 	for i, src := range p.shared {
 		if src == nil {
 			continue
 		}
 		if len(src.streams) == 0 {
-			if src.waiting {
-				p.cal.Remove(src.entry)
-				p.drop(src)
-			}
+			p.cancel(src)
 			continue
 		}
 		if src.waiting {
@@ -417,7 +576,11 @@ func (p *Port) schedule(src *source) {
 	}
 	src.waiting = true
 	p.sending++
-	p.cal.Put(src.entry, src.pace.Due())
+	due := src.at
+	if src.about == nil {
+		due = src.pace.Due()
+	}
+	p.cal.Put(src.entry, due)
 }
 
 // drop forgets a source that is out of the calendar.
@@ -435,17 +598,25 @@ func (p *Port) remove(st *stream) {
 	}
 	delete(p.streams, st.tmpl.Stream())
 	p.settle(st)
-	src := st.src
-	for i, s := range src.streams {
-		if s == st {
-			src.streams = append(src.streams[:i], src.streams[i+1:]...)
-			break
-		}
+	if st.ask != nil {
+		p.cancel(st.ask)
 	}
+	src := st.src
+	if src == nil {
+		return
+	}
+	src.streams = slices.DeleteFunc(src.streams, func(s *stream) bool { return s == st })
 	if src.turn >= len(src.streams) {
 		src.turn = 0
 	}
-	if len(src.streams) == 0 && src.waiting {
+	if len(src.streams) == 0 {
+		p.cancel(src)
+	}
+}
+
+// cancel ends a source that may be in the calendar.
+func (p *Port) cancel(src *source) {
+	if src.waiting {
 		p.cal.Remove(src.entry)
 		p.drop(src)
 	}
@@ -453,8 +624,19 @@ func (p *Port) remove(st *stream) {
 
 // settle counts everything that a stream has sent and that has not come as missing.
 func (p *Port) settle(st *stream) {
-	c := &p.counts
+	c := &p.counts[st.profile]
+	if st.flow == Up && st.ver.Next() == 0 { // the far end has counted
+		if st.far.Next < st.sent {
+			c.Missing += st.sent - st.far.Next
+			st.far.Next = st.sent
+		}
+		return
+	}
 	next, gaps := st.ver.Next(), st.ver.Gaps()
+	if st.flow == Down && next > st.sent { // its last report was lost
+		c.Sent += next - st.sent
+		st.sent = next
+	}
 	st.ver.Finish(st.sent)
 	c.Missing += st.ver.Next() - next
 	c.Gaps += st.ver.Gaps() - gaps
@@ -464,7 +646,7 @@ func (p *Port) settle(st *stream) {
 // part is a port's part of a Snapshot.
 type part struct {
 	streams, sending int
-	counts           traffic.Counts
+	counts           []traffic.Counts
 	sender           Sender
 	times            *Histograms
 }
@@ -483,7 +665,7 @@ func (p *Port) ask(ctx context.Context, fresh *Histograms, settle bool) (part, e
 				p.settle(st)
 			}
 		}
-		answer <- part{len(p.streams), p.sending, p.counts, p.sender, p.times}
+		answer <- part{len(p.streams), p.sending, slices.Clone(p.counts), p.sender, p.times}
 		p.times = fresh
 	})
 	if !posted {

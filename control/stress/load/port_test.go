@@ -102,7 +102,7 @@ func TestSkeleton(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.run(3*time.Second, 10*time.Microsecond)
-	if b.sent != 1000 || b.p.counts.Received != 1000 || b.p.counts.Missing != 0 {
+	if b.sent != 1000 || b.p.counts[0].Received != 1000 || b.p.counts[0].Missing != 0 {
 		t.Errorf("%d %+v %+v", b.sent, b.p.counts, b.p.sender)
 	}
 }
