@@ -151,6 +151,11 @@ const (
 	reorderSlots   = 64
 )
 
+// maxPunts bounds what waits for control, which may be late where there is
+// more to do than there are cores: some packets of every call that thousands
+// set up at a time. A lost one costs the call seconds.
+const maxPunts = 16384
+
 // GREConfig returns the configuration to make this worker's calls with.
 func (w *Worker) GREConfig() *gre.Config { return &w.cfg.GRE }
 
@@ -170,7 +175,7 @@ func newWorker(cfg Config, now int64) (*Worker, error) {
 		table: session.NewTable(),
 		wheel: NewWheel(500_000, 512, now),
 		mppe:  mppe.New(cfg.Cipher),
-		punts: newPuntRing(1024),
+		punts: newPuntRing(maxPunts),
 		now:   now,
 
 		sources: spans(cfg.Sources),
@@ -326,7 +331,7 @@ func (w *Worker) Post(f func()) {
 
 // poke wakes the worker if it sleeps, after something was left for it.
 func (w *Worker) poke() {
-	if w.sleeping.Load() {
+	if w.sleeping.CompareAndSwap(true, false) { // one wake-up is enough
 		w.wakefd.wake()
 	}
 }
