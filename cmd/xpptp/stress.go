@@ -90,6 +90,7 @@ if, without expectations, a call failed or was lost.`,
 		}
 		return runStress(cmd, &stress.Options{Plan: plan, Allow: allow}, lab, &to)
 	}
+	cmd.AddCommand(newMannersCmd())
 	return cmd
 }
 
