@@ -2,7 +2,6 @@ package radius
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -29,8 +28,6 @@ func (c *Client) Authenticate(ctx context.Context, r *aaa.Request, done func(aaa
 	x.done = func(rep reply, err error) {
 		stop()
 		switch {
-		case errors.Is(err, errNoAnswer):
-			refuse(fmt.Errorf("%w: %w", aaa.ErrUnavailable, err))
 		case err != nil:
 			refuse(err)
 		default:

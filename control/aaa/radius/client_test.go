@@ -172,7 +172,7 @@ func TestNobodyAnswers(t *testing.T) {
 	other := newFake(t, func(*radius.Packet) *radius.Packet { return nil })
 	c := newClient(t, Config{Timeout: 10 * time.Millisecond, Tries: 2}, silent.server(), other.server())
 	res := ask(t, c, pap("alice"))
-	if !errors.Is(res.Err, aaa.ErrUnavailable) || !strings.Contains(res.Err.Error(), "2 tried") {
+	if !errors.Is(res.Err, aaa.ErrUnavailable) || !strings.Contains(res.Err.Error(), "2 RADIUS servers tried") {
 		t.Error(res.Err)
 	}
 	// The dead are asked again rather than nobody.

@@ -19,9 +19,6 @@ import (
 // the Identifier has one octet).
 const identifiers = 256
 
-// errNoAnswer: no server answered. The caller may try again later.
-var errNoAnswer = errors.New("no RADIUS server answers")
-
 // errBuild: a packet cannot say what it should; no server can change that.
 var errBuild = errors.New("request cannot be made")
 
@@ -144,7 +141,7 @@ func (g *group) place(x *exchange, again bool) (placed bool) {
 			g.end(x, reply{}, fmt.Errorf("%w: %d requests wait for RADIUS servers", aaa.ErrOverload, len(g.waiting)))
 			return true
 		case t == nil:
-			g.end(x, reply{}, fmt.Errorf("%w: %d tried", errNoAnswer, len(x.tried)))
+			g.end(x, reply{}, fmt.Errorf("%w: %d RADIUS servers tried", aaa.ErrUnavailable, len(x.tried)))
 			return true
 		}
 		err := t.start(x)
