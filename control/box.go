@@ -55,6 +55,8 @@ type Box struct {
 	host       *hostnet.Host                                          // client: what the host lends to calls; may be nil
 	ownInside  func(worker int, pool *rings.Pool) (rings.Port, error) // SetInside
 
+	wrapOutside func(rings.Port, *rings.Pool) rings.Port // WrapOutside; may be nil
+
 	listeners []*net.TCPListener
 	quit      chan struct{}
 	running   sync.WaitGroup

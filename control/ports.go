@@ -105,6 +105,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 	if err := p.openOutside(b.common.IO, chunk, p.workers); err != nil {
 		return p, err
 	}
+	b.wrap(p.workers)
 	b.outsideMTU = p.mtu
 	if err := p.openInside(b, p.workers); err != nil {
 		return p, err
