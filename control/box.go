@@ -25,6 +25,7 @@ import (
 	"xpptp/control/pptp"
 	"xpptp/control/sock"
 	"xpptp/engine"
+	"xpptp/hwprofile"
 	"xpptp/rings"
 	"xpptp/workers"
 )
@@ -49,6 +50,8 @@ type Box struct {
 	nLoops int
 	loops  []*Loop
 	next   atomic.Uint32 // loop of the next connection
+
+	tuning *hwprofile.Tuning // nil: the machine is as it was
 
 	outsideMTU int
 	dialFrom   []netip.Addr                                           // client: our outside addresses
@@ -436,6 +439,7 @@ func (b *Box) closeAll() {
 		b.lastEarly = b.ports.early()
 		b.ports.close()
 	}
+	b.untune()
 }
 
 // Early returns what was dropped in XDP, before it reached a worker, by reason;

@@ -41,6 +41,9 @@ var pollModes = map[config.Poll]workers.Mode{
 // workers returns how many workers the box has: as many as are configured,
 // else one for each core but one, which control needs.
 func (b *Box) workers() int {
+	if p := b.Plan(); p != nil {
+		return len(p.Workers)
+	}
 	if n := cmp.Or(b.common.Workers, len(b.common.CPUs)); n > 0 {
 		return n
 	}
@@ -77,6 +80,7 @@ func (b *Box) openPorts() (p *ports, err error) {
 		}
 		p.mtu = min(p.mtu, ifi.MTU)
 	}
+	b.tune(p.outside)
 	chunk := rings.ChunkSmall
 	if p.mtu > 1700 {
 		chunk = rings.ChunkLarge
@@ -98,7 +102,9 @@ func (b *Box) openPorts() (p *ports, err error) {
 	p.workers = make([]workers.Config, b.workers())
 	for i := range p.workers {
 		p.workers[i] = cfg
-		if n := len(b.common.CPUs); n > 0 {
+		if plan := b.Plan(); plan != nil {
+			p.workers[i].CPU = plan.Workers[i].CPU
+		} else if len(b.common.CPUs) > 0 {
 			p.workers[i].CPU = b.common.CPUs[i]
 		}
 	}

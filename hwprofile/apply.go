@@ -45,8 +45,8 @@ type Tuning struct {
 
 // Options say how a plan is carried out.
 type Options struct {
-	Machine  Machine // nil: Live()
-	Profiles Profiles
+	Machine  Machine  // nil: Live()
+	Profiles Profiles // nil: those built in
 	Request  Request
 	State    string // the state file
 	// Owned: the changes are this process's, which undoes them when it ends. If
@@ -156,6 +156,16 @@ func Restore(m Machine, path string) ([]Result, error) {
 	}
 	if state.alive() {
 		return nil, fmt.Errorf("state file %s %w by process %d, which undoes its changes when it ends", path, ErrInUse, state.PID)
+	}
+	return restore(m, path)
+}
+
+// RestoreDead is Restore, except that a state file of a live process, and one
+// that no process owns, are left alone.
+func RestoreDead(m Machine, path string) ([]Result, error) {
+	state, err := ReadState(path)
+	if err != nil || state == nil || state.PID == 0 || state.alive() {
+		return nil, err
 	}
 	return restore(m, path)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/klauspost/cpuid/v2"
 	"github.com/safchain/ethtool"
@@ -226,6 +227,9 @@ func xdpFeatures(name string) (*XDP, error) {
 	return x, nil
 }
 
+// letGo is how long queues that are to go may be in use still.
+const letGo = 2 * time.Second
+
 func (m *live) Set(s Setting, value string) error {
 	err := m.set(s, value)
 	switch {
@@ -276,9 +280,17 @@ func (m *live) set(s Setting, value string) error {
 		if err != nil {
 			return err
 		}
-		*map[string]*uint32{"rx": &c.RxCount, "tx": &c.TxCount, "combined": &c.CombinedCount}[s.Name] = v
-		_, err = e.SetChannels(s.Interface, c)
-		return err
+		count := map[string]*uint32{"rx": &c.RxCount, "tx": &c.TxCount, "combined": &c.CombinedCount}[s.Name]
+		fewer := v < *count
+		*count = v
+		// The kernel lets go of a closed AF_XDP socket a little later, and until
+		// then its queue cannot go.
+		for end := time.Now().Add(letGo); ; time.Sleep(letGo / 100) {
+			_, err = e.SetChannels(s.Interface, c)
+			if !fewer || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+				return err
+			}
+		}
 	case KindRing:
 		r, err := e.GetRing(s.Interface)
 		if err != nil {
@@ -301,4 +313,37 @@ func (m *live) set(s Setting, value string) error {
 	default: // dealt with above
 	}
 	return fmt.Errorf("unknown kind %q", s.Kind)
+}
+
+// Confine keeps the threads of this process, and those that they start, on
+// some CPUs. A thread that is put on one of its own later is free to go there.
+func Confine(cpus CPUs) error {
+	var set unix.CPUSet
+	for _, n := range cpus {
+		set.Set(n)
+	}
+	// Threads that start meanwhile are seen in another round.
+	const rounds = 10
+	done := make(map[string]bool)
+	for range rounds {
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		fresh := false
+		for _, task := range tasks {
+			id, err := strconv.Atoi(task.Name())
+			if err != nil || done[task.Name()] {
+				continue
+			}
+			done[task.Name()], fresh = true, true
+			if err := unix.SchedSetaffinity(id, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("put thread %d on CPUs %s: %w", id, cpus, err)
+			}
+		}
+		if !fresh {
+			break
+		}
+	}
+	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 )
 
 // Profile is what is known of a driver and how it should be set: a file of the
@@ -75,7 +77,8 @@ const (
 	NoSwitch ChannelKind = "none" // ethtool -L does not change it
 )
 
-// Profiles are profiles by driver; "generic" is for all others.
+// Profiles are profiles by driver; "generic" is for all others. Nil are those
+// built in.
 type Profiles map[string]*Profile
 
 // Generic is the name of the profile for drivers without one.
@@ -83,6 +86,9 @@ const Generic = "generic"
 
 // For returns the profile of a driver, or the generic one.
 func (p Profiles) For(driver string) *Profile {
+	if p == nil {
+		p = builtIn
+	}
 	if profile, ok := p[driver]; ok {
 		return profile
 	}
@@ -157,6 +163,20 @@ func readProfiles(dir fs.FS) (Profiles, error) {
 // ParseProfile reads a profile. Unknown keys and values that mean nothing are
 // errors.
 func ParseProfile(b []byte) (*Profile, error) {
+	// The library panics on some tags and anchors, which no profile needs.
+	file, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return nil, errors.New(yaml.FormatError(err, false, false))
+	}
+	v := &plain{}
+	for _, doc := range file.Docs {
+		if doc.Body != nil {
+			ast.Walk(v, doc.Body)
+		}
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
 	p := &Profile{}
 	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	if err := d.Decode(p); err != nil {
@@ -166,6 +186,18 @@ func ParseProfile(b []byte) (*Profile, error) {
 		return nil, errors.New("a second document: there must be one only")
 	}
 	return p, p.check()
+}
+
+// plain finds what is not plain YAML.
+type plain struct{ err error }
+
+func (v *plain) Visit(n ast.Node) ast.Visitor {
+	switch n.(type) {
+	case *ast.TagNode, *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		v.err = fmt.Errorf("line %d: tags, anchors and aliases are not taken", n.GetToken().Position.Line)
+		return nil
+	}
+	return v
 }
 
 // Limits of what a profile may ask for.

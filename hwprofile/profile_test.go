@@ -28,6 +28,9 @@ func TestProfilesBuiltIn(t *testing.T) {
 	if got := (Profiles{}).For("x").Driver; got != Generic {
 		t.Errorf("without profiles: %q", got)
 	}
+	if got := Profiles(nil).For("ice"); got != builtIn["ice"] {
+		t.Errorf("nil: %v", got)
+	}
 }
 
 const minimalProfile = "driver: x\nevidence: documentation\nsources: [y]\nchannels: {kind: combined}\n"
@@ -42,6 +45,8 @@ func TestParseProfileErrors(t *testing.T) {
 		{strings.Replace(minimalProfile, "documentation", "hearsay", 1), `evidence: "hearsay" is not hardware or documentation`},
 		{strings.Replace(minimalProfile, "[y]", "[]", 1), "sources: must not be empty"},
 		{strings.Replace(minimalProfile, "combined", "many", 1), `channels.kind: "many"`},
+		{strings.Replace(minimalProfile, "[y]", "!!seq [y]", 1), "line 3: tags, anchors and aliases are not taken"},
+		{strings.Replace(minimalProfile, "[y]", "&a [y]", 1), "line 3: tags"},
 		{minimalProfile + "colour: red\n", "unknown field"},
 		{minimalProfile + "rings: {rx: -1}\n", "rings.rx: -1 is out of range"},
 		{minimalProfile + "rings: {tx: 65537}\n", "rings.tx: 65537 is out of range"},

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -228,5 +230,92 @@ func TestDoctor(t *testing.T) {
 		if !strings.Contains(out.out.String(), "ok    offloads of hw0: all off that must be") {
 			t.Errorf("%s", out.out.String())
 		}
+	}
+}
+
+// serve --tune changes what it says, restores it at the end, and what it was
+// killed over is undone by the next serve, or by hw restore.
+func TestServeTune(t *testing.T) {
+	ns := manyQueues(t)
+	needTwoCPUs(t)
+	inNS(t, ns, "ip", "addr", "add", "10.78.0.1/24", "dev", "hw0")
+	secrets := file(t, "secrets", "alice * correct-horse *\n", 0o600)
+	state := filepath.Join(t.TempDir(), "serve.json")
+	serve := func(more ...string) *program {
+		t.Helper()
+		p := start(t, ns, append([]string{
+			"serve", "--listen", "10.78.0.1", "--local", "10.9.0.1", "--pool", "10.9.0.10-20",
+			"--secrets", secrets, "--tune-state", state,
+		}, more...)...)
+		p.says("listening")
+		return p
+	}
+	kill := func(p *program) {
+		t.Helper()
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+	before := look(t, ns)
+	same := func(when string) {
+		t.Helper()
+		if now := look(t, ns); !reflect.DeepEqual(now, before) {
+			t.Errorf("%s\n%+v\nbefore\n%+v", when, now, before)
+		}
+	}
+
+	p := serve("--tune", "--workers", "2")
+	tuned(t, look(t, ns))
+	for _, want := range []string{"msg=plan", "2 workers on CPUs", `change="hw0 channels rx: 1 -> 2"`, "msg=tuned"} {
+		p.says(want)
+	}
+	pinned(t, p, 2)
+	// Nobody takes it away from a server that is alive.
+	run2(t, ns, 1, "hw", "restore", "--state", state)
+	tuned(t, look(t, ns))
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.ends(0, `msg=restored change="hw0 channels rx: 2 -> 1"`)
+	same("after the end")
+
+	p = serve("--tune", "--workers", "2")
+	kill(p)
+	tuned(t, look(t, ns)) // still: nobody was there to undo it
+	run2(t, ns, 0, "hw", "restore", "--state", state)
+	same("after SIGKILL and hw restore")
+
+	kill(serve("--tune", "--workers", "2"))
+	p = serve() // does not tune, but tidies up
+	same("after SIGKILL and another serve")
+	kill(p)
+
+	kill(serve("--tune", "--workers", "2"))
+	p = serve("--tune", "--workers", "2")
+	tuned(t, look(t, ns))
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.ends(0)
+	same("after SIGKILL, another serve --tune and its end")
+}
+
+// pinned waits until so many threads of a program are each on a CPU that no
+// other of them is on.
+func pinned(t *testing.T, p *program, want int) {
+	t.Helper()
+	one := regexp.MustCompile(`(?m)^Cpus_allowed_list:\s+(\d+)$`)
+	deadline := time.Now().Add(patience)
+	for {
+		cpus := make(map[string]bool)
+		files, _ := filepath.Glob("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/task/*/status")
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if m := one.FindSubmatch(b); err == nil && m != nil {
+				cpus[string(m[1])] = true
+			}
+		}
+		if len(cpus) >= want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("threads are tied to CPUs %v, not to %d", cpus, want)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

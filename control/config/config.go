@@ -180,6 +180,9 @@ type Config struct {
 	Secrets                   string
 	AllowWorldReadableSecrets bool
 	Radius                    Radius
+
+	Tune      bool   // set the interfaces for the workers while serve runs
+	TuneState string // file of how they were before
 }
 
 // Dial is the configuration of dial.

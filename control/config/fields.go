@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xpptp/control/aaa"
+	"xpptp/hwprofile"
 )
 
 // field is one setting.
@@ -81,6 +82,8 @@ func (c *Config) fields() []field {
 		{"auth-source", &list[AuthSource]{&c.AuthSource, "sources", "local, radius", 2, parseAuthSource}, "who knows the users; the next one is asked about a user that one does not know or while it does not answer"},
 		{"secrets", text{&c.Secrets, "file", checkText}, "file of users, in the format of pppd's chap-secrets"},
 		{"allow-world-readable-secrets", boolean{&c.AllowWorldReadableSecrets}, "take a secrets file that every user can read"},
+		{"tune", boolean{&c.Tune}, "keep workers on cores of their own and set queues, interrupts and offloads for them while serve runs, as xpptp hw shows"},
+		{"tune-state", text{&c.TuneState, "file", checkText}, "file of how it was before, from which what a killed serve has left is undone"},
 	}
 	fs = append(fs, c.Common.fields()...)
 	fs = append(fs, c.Radius.fields()...)
@@ -154,6 +157,8 @@ func Default() *Config {
 
 		AuthSource: []AuthSource{AuthLocal},
 		Radius:     defaultRadius(),
+
+		TuneState: hwprofile.ServeState,
 	}
 }
 
