@@ -23,6 +23,7 @@ var (
 	xpptpBin  string // xpptp
 	logs      string // where failed rows leave their logs
 	ioBackend = envOr("XPPTP_IO", "auto")
+	insideNIC = envOr("XPPTP_INSIDE", "tun") == "nic"
 )
 
 func envOr(name, fallback string) string {
@@ -122,7 +123,7 @@ func runMatrix(t *testing.T, way string, selfTest bool) {
 	parent := t // a lab outlives the row that made it
 	l := newLab(parent, selfTest)
 	for _, r := range matrix() {
-		if r.only != "" && r.only != way || os.Getenv("XPPTP_ROWS") == "traffic" && !r.traffic {
+		if r.only != "" && r.only != way || os.Getenv("XPPTP_ROWS") == "traffic" && !r.traffic || insideNIC && r.hostOnly {
 			continue
 		}
 		if _, ok := selfTestExcused[r.name]; ok && selfTest && os.Getenv("XPPTP_SELFTEST") != "all" {
@@ -196,7 +197,7 @@ func (l *lab) newAttempt(r row, way, dir string) *attempt {
 	case a.serves && isGuest:
 		a.s = &linuxServer{g: near, ip: nearIP}
 	case a.serves:
-		a.s = &xpptpServer{h: l.near.(*host), dir: dir}
+		a.s = &xpptpServer{h: l.near.(*host), lan: l.lan, dir: dir}
 	default:
 		a.s = &linuxServer{g: l.far, ip: farIP}
 	}

@@ -24,6 +24,7 @@ const (
 	farIP      = "10.98.0.2" // the guest with the real Linux peer
 	tunnelIP   = "192.168.77.1"
 	tunnelPool = "192.168.77.11-60"
+	lanIP      = "192.168.77.2" // a host behind xpptp, with XPPTP_INSIDE=nic
 
 	prefix    = "xi-" // of network namespaces and run directories
 	runRoot   = "/dev/shm"
@@ -37,6 +38,7 @@ type lab struct {
 	farNS  string // veth1, which the far guest's vec0 and captures sit on
 	near   machine
 	far    *guest
+	lan    *host // behind xpptp's in0; nil: there is none
 }
 
 var labs atomic.Int32
@@ -61,6 +63,15 @@ ip -n %[1]s link set lo up; ip -n %[2]s link set veth1 up`, l.nearNS, l.farNS)
 		script += fmt.Sprintf("; ip -n %s addr add %s/24 dev veth0", l.nearNS, nearIP)
 	}
 	script += fmt.Sprintf("; ip -n %s link set veth0 up", l.nearNS)
+	if insideNIC && !nearGuest {
+		l.lan = &host{netns: name + "l"}
+		script += fmt.Sprintf(`
+ip netns add %[1]s; ip link add lan0 netns %[1]s type veth peer name in0 netns %[2]s
+ip netns exec %[1]s ethtool -K lan0 tx off tso off gso off gro off >/dev/null 2>&1
+ip -n %[1]s addr add %[3]s/24 dev lan0; ip -n %[1]s link set lo up; ip -n %[1]s link set lan0 up
+ip -n %[2]s addr add 192.168.77.3/24 dev in0; ip -n %[2]s link set in0 up
+ip netns exec %[2]s sysctl -qw net.ipv4.ip_forward=1`, l.lan.netns, l.nearNS, lanIP)
+	}
 	if out, err := exec.Command("bash", "-ec", script).CombinedOutput(); err != nil {
 		t.Fatalf("namespaces: %v\n%s", err, out)
 	}
@@ -100,7 +111,7 @@ func removeRuns(chosen func(pid int) bool) {
 			if n, err := strconv.Atoi(pid); !ok || err != nil || !chosen(n) {
 				continue
 			}
-			seen[prefix+pid+"-"+strings.TrimRight(rest, "nf")] = true
+			seen[prefix+pid+"-"+strings.TrimRight(rest, "nfl")] = true
 		}
 	}
 	for name := range seen {
@@ -109,7 +120,7 @@ func removeRuns(chosen func(pid int) bool) {
 }
 
 func removeRun(name string) {
-	for _, ns := range []string{name + "n", name + "f"} {
+	for _, ns := range []string{name + "n", name + "f", name + "l"} {
 		if _, err := os.Stat("/run/netns/" + ns); err != nil {
 			continue
 		}

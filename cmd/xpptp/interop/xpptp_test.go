@@ -123,11 +123,20 @@ var (
 // xpptpServer is `xpptp serve`.
 type xpptpServer struct {
 	h   *host
+	lan *host // behind it; nil: there is none
 	dir string
 	*program
 }
 
-func (s *xpptpServer) machine() machine { return s.h }
+// machine is who stands for the server in a call's traffic: itself, or a host
+// on its LAN.
+func (s *xpptpServer) machine() machine {
+	if s.lan != nil {
+		return s.lan
+	}
+	return s.h
+}
+
 func (s *xpptpServer) address() string  { return nearIP }
 
 func (s *xpptpServer) start(p policy) error {
@@ -135,7 +144,11 @@ func (s *xpptpServer) start(p policy) error {
 	if err := os.WriteFile(secrets, []byte(secretsFile), 0o600); err != nil {
 		return err
 	}
-	args := []string{"serve", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--inside", "tun", "--local", tunnelIP,
+	inside := "tun"
+	if s.lan != nil {
+		inside = "in0"
+	}
+	args := []string{"serve", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--inside", inside, "--local", tunnelIP,
 		"--pool", "192.168.77.11-192.168.77.60", "--secrets", secrets}
 	args = append(args, policyArgs(p)...)
 	args = append(args, strings.Fields(os.Getenv("XPPTP_SERVE_ARGS"))...)
