@@ -60,7 +60,7 @@ func accept(r *aaa.Request, rep reply) aaa.Result {
 		err = prove(&res, r, rep)
 	}
 	if err != nil {
-		return aaa.Result{Err: fmt.Errorf("Access-Accept of %s: %w", rep.from.addr, err)} //nolint:staticcheck // the name of a packet
+		return aaa.Result{Err: fmt.Errorf("Access-Accept of %s: %w", rep.from.addr, err)}
 	}
 	return res
 }
@@ -68,10 +68,10 @@ func accept(r *aaa.Request, rep reply) aaa.Result {
 // service: RFC 2865 §5.6: a service that we do not have is a refusal.
 func service(p *radius.Packet) error {
 	if v, err := rfc2865.ServiceType_Lookup(p); err == nil && v != rfc2865.ServiceType_Value_FramedUser {
-		return fmt.Errorf("Service-Type %v, where only Framed-User is possible", v) //nolint:staticcheck // the name of an attribute
+		return fmt.Errorf("Service-Type %v, where only Framed-User is possible", v)
 	}
 	if v, err := rfc2865.FramedProtocol_Lookup(p); err == nil && v != rfc2865.FramedProtocol_Value_PPP {
-		return fmt.Errorf("Framed-Protocol %v, where only PPP is possible", v) //nolint:staticcheck // the name of an attribute
+		return fmt.Errorf("Framed-Protocol %v, where only PPP is possible", v)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func address(res *aaa.Result, p *radius.Packet) error {
 			continue
 		}
 		if ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() {
-			return fmt.Errorf("Framed-IP-Address %v cannot be the address of a host", ip) //nolint:staticcheck // the name of an attribute
+			return fmt.Errorf("Framed-IP-Address %v cannot be the address of a host", ip)
 		}
 		res.Addresses = aaa.OneAddress(ip)
 	}
@@ -149,6 +149,7 @@ func grantOne(g *aaa.Grant, t radius.Type, a radius.Attribute) (err error) {
 		g.Prefixes, err = prefix6("Framed-IPv6-Prefix", g.Prefixes, a)
 	case rfc4818.DelegatedIPv6Prefix_Type:
 		g.Delegated, err = prefix6("Delegated-IPv6-Prefix", g.Delegated, a)
+	default: // says nothing to us
 	}
 	return err
 }
@@ -324,15 +325,16 @@ func prove(res *aaa.Result, r *aaa.Request, rep reply) error {
 		return proveV1(res, r, rep)
 	case aaa.MSCHAPv2:
 		return proveV2(res, r, rep)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // proveV1 reads MS-CHAP-MPPE-Keys (RFC 2548 §2.4.1): 8 octets LM key, 16 octets
 // NT key, 8 of padding. The NT key is the hash of the NT hash, as servers and
 // clients have it, whatever the RFC says.
 func proveV1(res *aaa.Result, r *aaa.Request, rep reply) error {
-	found := vendorAttrs(rep.Packet, msVendor, msCHAPKeys)
+	found := msAttrs(rep.Packet, msCHAPKeys)
 	if len(found) == 0 {
 		return nil // no keys, no encryption
 	}
@@ -352,7 +354,7 @@ func proveV1(res *aaa.Result, r *aaa.Request, rep reply) error {
 // not believe us, and the start keys (§2.4.2, §2.4.3): "send" and "receive" are
 // ours, the NAS's.
 func proveV2(res *aaa.Result, r *aaa.Request, rep reply) error {
-	found := vendorAttrs(rep.Packet, msVendor, msCHAP2Success)
+	found := msAttrs(rep.Packet, msCHAP2Success)
 	if len(found) == 0 {
 		return errors.New("no MS-CHAP2-Success")
 	}
@@ -360,7 +362,7 @@ func proveV2(res *aaa.Result, r *aaa.Request, rep reply) error {
 		return malformed("MS-CHAP2-Success", found[0])
 	}
 	res.Message = string(found[0][1 : 1+2+2*mschap.AuthSize])
-	if len(vendorAttrs(rep.Packet, msVendor, msSendKey))+len(vendorAttrs(rep.Packet, msVendor, msRecvKey)) == 0 {
+	if len(msAttrs(rep.Packet, msSendKey))+len(msAttrs(rep.Packet, msRecvKey)) == 0 {
 		return nil
 	}
 	send, err1 := microsoft.MSMPPESendKey_Lookup(rep.Packet, rep.request)

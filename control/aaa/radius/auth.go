@@ -141,7 +141,7 @@ func result(r *aaa.Request, rep reply) aaa.Result {
 func reject(r *aaa.Request, rep reply) aaa.Result {
 	res := aaa.Result{Text: replyMessage(rep.Packet)}
 	why := res.Text
-	if e := vendorAttrs(rep.Packet, msVendor, msCHAPError); len(e) > 0 && r.Method.GivesKeys() {
+	if e := msAttrs(rep.Packet, msCHAPError); len(e) > 0 && r.Method.GivesKeys() {
 		res.Code = chapError(e[0])
 		why = strings.TrimSpace(fmt.Sprintf("error %d %s", res.Code, why))
 	}

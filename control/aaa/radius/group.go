@@ -469,8 +469,9 @@ func answers(reply, request radius.Code) bool {
 		return reply == radius.CodeAccountingResponse
 	case radius.CodeStatusServer:
 		return reply == radius.CodeAccessAccept || reply == radius.CodeAccountingResponse
+	default:
+		return false
 	}
-	return false
 }
 
 // warnUnsigned says once a minute how to mend what looks like an attack and is

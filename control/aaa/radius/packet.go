@@ -37,8 +37,9 @@ func signed(c radius.Code) bool {
 	case radius.CodeAccessRequest, radius.CodeStatusServer,
 		radius.CodeAccessAccept, radius.CodeAccessReject, radius.CodeAccessChallenge:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // seal makes the octets of a request that newRequest began.
@@ -127,18 +128,18 @@ func parseReply(b, sent, secret []byte, needMAC bool) (*radius.Packet, error) {
 	return p, nil
 }
 
-// vendorAttrs returns the values of a vendor's attribute, in order (RFC 2865
-// §5.26).
-func vendorAttrs(p *radius.Packet, vendor uint32, typ byte) (out []radius.Attribute) {
+// msAttrs returns the values of one of Microsoft's attributes, in order.
+func msAttrs(p *radius.Packet, typ byte) (out []radius.Attribute) {
 	eachVendorAttr(p, func(v uint32, t byte, a radius.Attribute) {
-		if v == vendor && t == typ {
+		if v == msVendor && t == typ {
 			out = append(out, a)
 		}
 	})
 	return out
 }
 
-// eachVendorAttr calls f for every vendor attribute that is well formed.
+// eachVendorAttr calls f for every vendor attribute that is well formed (RFC
+// 2865 §5.26).
 func eachVendorAttr(p *radius.Packet, f func(vendor uint32, typ byte, a radius.Attribute)) {
 	for _, avp := range p.Attributes {
 		if avp.Type != rfc2865.VendorSpecific_Type {

@@ -40,6 +40,7 @@ func (n *Counters) answer(c radius.Code, took time.Duration) {
 		n.Challenges++
 	case radius.CodeAccountingResponse:
 		n.Accounted++
+	default: // there is no other
 	}
 	if n.Latency == 0 {
 		n.Latency = took
