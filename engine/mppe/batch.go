@@ -136,18 +136,9 @@ func (e *Engine) Open(now int64, jobs []RxJob) {
 func (e *Engine) open(now int64, jobs []RxJob) {
 	e.fast = e.fast[:0]
 	e.rest = false
-	for i := range jobs {
-		j := &jobs[i]
-		var h uint16
-		j.Reset = false
-		if h, j.Drop = j.Rx.parse(j.Data); j.Drop == engine.Pass {
-			e.sort(i, j, h)
-		}
-	}
+	e.sort(jobs)
 	e.cipher.Crypt(e.units)
-	for i := range e.fast {
-		e.judge(i, jobs)
-	}
+	e.judge(jobs)
 	clear(e.units)
 	e.units = e.units[:0]
 	if e.rest {
@@ -179,70 +170,81 @@ func (e *Engine) later(i int) {
 	e.rest = true
 }
 
-// sort decides whether job i goes the fast way or the careful one. Once a
-// session has left the fast way it stays off it for the rest of the batch, so
-// its packets keep their order.
-func (e *Engine) sort(i int, j *RxJob, h uint16) {
-	r, count := j.Rx, h&countMask
-	first := r.pace == noBatch
-	if first {
-		r.pace, r.run = fast, r.count
-	}
-	if r.pace == careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
-		r.pace = careful
-		e.later(i)
-		return
-	}
-	r.run = count
-	n := len(e.fast)
-	e.fast = e.fast[:n+1]
-	f, u := &e.fast[n], e.unit(j.Data)
-	f.job, f.count, f.first = i, count, first
-	switch {
-	case r.st == nil:
-		u.Key, u.Steps = &r.key, 1
-		if first {
-			f.prev = r.key.Session
+// sort decides whether jobs go the fast way or the careful one. Once a session
+// has left the fast way it stays off it for the rest of the batch, so its
+// packets keep their order.
+func (e *Engine) sort(jobs []RxJob) {
+	for i := range jobs {
+		j := &jobs[i]
+		r := j.Rx
+		h, drop := r.parse(j.Data)
+		j.Drop, j.Reset = drop, false
+		if drop != engine.Pass {
+			continue
 		}
-	case first:
-		r.st.before = r.st.stream
-		fallthrough
-	default:
-		u.Stream = &r.st.stream
+		count := h & countMask
+		first := r.pace == noBatch
+		if first {
+			r.pace, r.run = fast, r.count
+		}
+		if r.pace == careful || count != (r.run+1)&countMask || r.st != nil && (h&bitFlushed != 0 || isFlag(count)) {
+			r.pace = careful
+			e.later(i)
+			continue
+		}
+		r.run = count
+		n := len(e.fast)
+		e.fast = e.fast[:n+1]
+		f, u := &e.fast[n], e.unit(j.Data)
+		f.job, f.count, f.first = i, count, first
+		switch {
+		case r.st == nil:
+			u.Key, u.Steps = &r.key, 1
+			if first {
+				f.prev = r.key.Session
+			}
+		case first:
+			r.st.before = r.st.stream
+			fallthrough
+		default:
+			u.Stream = &r.st.stream
+		}
 	}
 }
 
-// judge commits what fast job i decrypted if it is sane.
-func (e *Engine) judge(i int, jobs []RxJob) {
-	f := &e.fast[i]
-	j := &jobs[f.job]
-	r := j.Rx
-	r.pace = noBatch
-	if e.rest && e.slow[f.job] {
-		return // sent back by an earlier one of its stream
-	}
-	if !r.sane(j.Data[HeaderLen:], false) {
+// judge commits what the fast jobs decrypted where it is sane.
+func (e *Engine) judge(jobs []RxJob) {
+	for i := range e.fast {
+		f := &e.fast[i]
+		j := &jobs[f.job]
+		r := j.Rx
+		r.pace = noBatch
+		if e.rest && e.slow[f.job] {
+			continue // sent back by an earlier one of its stream
+		}
+		if p := j.Data[HeaderLen:]; !r.plainIPv4(p) && !r.sane(p, false) {
+			if r.st != nil {
+				e.rewind(i, jobs)
+				continue
+			}
+			j.Drop = engine.MPPEInsane
+			if f.first {
+				r.key.Session = f.prev // the cipher left the key of the last packet there
+			}
+			continue
+		}
+		r.count = f.count
 		if r.st != nil {
-			e.rewind(i, jobs)
-			return
+			r.st.good()
+			continue
 		}
-		j.Drop = engine.MPPEInsane
-		if f.first {
-			r.key.Session = f.prev // the cipher left the key of the last packet there
+		r.key.Session = e.units[i].Used
+		if r.misses > 0 { // there is no scout without
+			r.misses, r.scout = 0, nil
 		}
-		return
-	}
-	r.count = f.count
-	if r.st != nil {
-		r.st.good()
-		return
-	}
-	r.key.Session = e.units[i].Used
-	if r.misses > 0 { // there is no scout without
-		r.misses, r.scout = 0, nil
-	}
-	if len(e.hot.slots) > 0 {
-		e.hot.note(&r.key, &r.hot)
+		if len(e.hot.slots) > 0 {
+			e.hot.note(&r.key, &r.hot)
+		}
 	}
 }
 

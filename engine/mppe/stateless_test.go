@@ -520,6 +520,31 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
+// TestPlainIPv4 holds the short check against the whole one, over packets that miss it by a little.
+func TestPlainIPv4(t *testing.T) {
+	r := rand.New(rand.NewPCG(23, 23))
+	agreed := 0
+	for range 20000 {
+		rx := Rx{accept: []Protocols{IPv4, IPv6, IPv4 | IPv6}[r.IntN(3)]}
+		p := make([]byte, r.IntN(40))
+		copy(p, []byte{0, 0x21, 0x45, 0, 0, byte(r.IntN(40))})
+		if len(p) > 0 && r.IntN(2) == 0 {
+			p[r.IntN(min(len(p), 6))] = byte(r.Uint32())
+		}
+		got, want := rx.plainIPv4(p), rx.sane(p, false)
+		twoByteIPv4 := len(p) > 2 && p[0] == 0 && p[1] == 0x21 && p[2] == 0x45
+		if got && !want || want && !got && twoByteIPv4 {
+			t.Fatalf("% x: %v, the whole check says %v", p, got, want)
+		}
+		if got {
+			agreed++
+		}
+	}
+	if agreed < 200 {
+		t.Fatalf("only %d packets passed", agreed)
+	}
+}
+
 func BenchmarkOpen(b *testing.B) {
 	for _, n := range []int{64, 1400} {
 		b.Run(map[int]string{64: "64B", 1400: "1400B"}[n], func(b *testing.B) {
