@@ -1,21 +1,6 @@
 package traffic
 
-import (
-	"net/netip"
-	"testing"
-)
-
-func template(t testing.TB, v6 bool) *Template {
-	p := Path{Src: netip.MustParseAddrPort("10.64.0.7:7100"), Dst: netip.MustParseAddrPort("10.99.0.1:7007")}
-	if v6 {
-		p = Path{Src: netip.MustParseAddrPort("[fe80::7]:7100"), Dst: netip.MustParseAddrPort("[fe80::1]:7007")}
-	}
-	var tm Template
-	if err := tm.Init(p, 0, 42, 0, 7); err != nil {
-		t.Fatal(err)
-	}
-	return &tm
-}
+import "testing"
 
 func BenchmarkPut64(b *testing.B)     { benchPut(b, 64) }
 func BenchmarkPut1400(b *testing.B)   { benchPut(b, 1400) }

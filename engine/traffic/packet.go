@@ -88,12 +88,10 @@ func (t *Template) Put(b []byte, seq uint64, due, now int64) {
 // PutControl makes b, MaxControl bytes, an IP packet with a request about the
 // stream, with number seq, and returns its length.
 func (t *Template) PutControl(b []byte, seq uint64, now int64, r *Request) int {
-	var buf [MaxControl]byte
-	body := r.Append(buf[:0])
+	body := r.Append(b[t.n+StampLen : t.n+StampLen])
 	b = b[:t.n+StampLen+len(body)]
 	f := t.stamp
 	f.Flags, f.Seq, f.Due, f.Late = FlagControl, seq, now, 0
-	copy(b[t.n+StampLen:], body)
 	crc := putStamp(b[t.n:], &f, checksum(body))
 	// The flags of the stream's packets are in the sum already.
 	t.put(b, &f, crc, uint64(^wire.Checksum(body, 0))+uint64(f.Flags)+uint64(^uint16(t.stamp.Flags)))

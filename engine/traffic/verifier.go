@@ -163,17 +163,6 @@ func (v *Verifier) Gaps() uint64 { return v.gaps }
 // LongestGap returns the longest of these.
 func (v *Verifier) LongestGap() uint64 { return v.longest }
 
-// Unseen returns how many of the numbers below Next within the window have not come.
-func (v *Verifier) Unseen() (n int) {
-	first := v.next - min(v.next, Window)
-	for s := first; s < v.next; s++ {
-		if !v.has(s) {
-			n++
-		}
-	}
-	return n
-}
-
 // Counts adds what was counted to c: everything but Sent, Corrupted and the bytes.
 func (v *Verifier) Counts(c *Counts) {
 	c.Received += v.received
