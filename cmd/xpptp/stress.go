@@ -61,11 +61,14 @@ if, without expectations, a call failed or was lost.`,
 		PreRunE: checkWay,
 	}
 	var allow allowed
-	var lab, printPlan bool
+	var lab, printPlan, selfTest bool
+	var respond addrPorts
 	fs := cmd.Flags()
 	fs.BoolVar(&lab, "lab", false, "make a server, and a network, for this run alone")
 	fs.Var(&allow, "allow", "address or prefix of servers that may be put under load")
 	fs.BoolVar(&printPlan, "print-plan", false, "show the whole plan, defaults included, and do nothing")
+	fs.BoolVar(&selfTest, "self-test", false, "measure what the generator itself can do on this machine")
+	fs.Var(&respond, "responder", "answer test traffic at this ADDRESS:PORT until stopped, behind the server under test; may be repeated")
 	to := outputs{format: addOutput(cmd)}
 	fs.StringVar(&to.json, "json", "", "write the result to this file, as JSON")
 	fs.StringVar(&to.html, "html", "", "write the result to this file, as a page with plots")
@@ -81,6 +84,10 @@ if, without expectations, a call failed or was lost.`,
 			return nil
 		}
 		switch {
+		case selfTest:
+			return runSelfTest(cmd, to.format.json())
+		case len(respond) > 0:
+			return runResponder(cmd, respond, to.format.json())
 		case lab && plan.Server != "":
 			return usageError(errors.New("--lab: it has a server of its own, and server is set"))
 		case !lab && plan.Server == "":

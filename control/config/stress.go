@@ -69,6 +69,9 @@ type Direction string
 // The directions.
 const (
 	Echo Direction = "echo" // to the far side, which sends them back
+	Up   Direction = "up"   // to a responder, which counts them
+	Down Direction = "down" // from a responder
+	Both Direction = "both" // up and down, each on its own
 )
 
 // Pattern is how packets follow each other.
@@ -230,7 +233,7 @@ func (s *Stress) fields() []field {
 
 		{"traffic", loadRate{&t.Rate}, "packets or bits a second through the calls"},
 		{"traffic-per-call", boolean{&t.PerCall}, "that is the rate of each call, not of all together"},
-		{"direction", word[Direction]{&t.Direction, []Direction{Echo}}, "echo: the far side sends each packet back"},
+		{"direction", word[Direction]{&t.Direction, []Direction{Echo, Up, Down, Both}}, "echo: the far side sends each packet back; the others need a responder there, see --responder"},
 		{"size", &list[int]{&t.Sizes, "bytes", "64 to 3700", 32, parseSize}, "IP packet sizes; calls takes turns, other tests take one after the other"},
 		{"imix", boolean{&t.IMIX}, "a mix of sizes instead: 7 of 64, 4 of 576, 1 of 1400 bytes"},
 		{"traffic-ipv6", boolean{&t.IPv6}, "send IPv6"},

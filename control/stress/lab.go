@@ -47,6 +47,8 @@ type Lab struct {
 	dir     string
 	ns      *sock.Netns
 	child   *lab.Child
+	port    int        // of the responder, 0: none
+	far     *lab.Child // the responder
 }
 
 // NewLab makes a lab, with a server that fits the plan, and completes the plan
@@ -140,15 +142,26 @@ func (l *Lab) plan(p *config.Stress) error {
 			return err
 		}
 	}
+	if p.Traffic.Direction != config.Echo {
+		l.port = p.Traffic.Port
+	}
 	l.args = []string{
 		"serve", "--listen", p.Server, "--outside", labServerIf, "--io", string(p.IO),
-		"--inside", "reflect", "--local", labInside.String(), "--pool", labPool, "--secrets", secrets,
+		"--inside", inside(p), "--local", labInside.String(), "--pool", labPool, "--secrets", secrets,
 		"--auth", joined(methodsOf(p)), "--mppe", string(policyOf(p)), "--mppe-keys", joined(p.MPPEKeys),
 		fmt.Sprintf("--mppe-stateful=%v", p.MPPEStateful), fmt.Sprintf("--ipv6=%v", p.IPv6),
 		"--mtu", fmt.Sprint(p.MTU), "--mru", fmt.Sprint(p.MRU),
 		"--log-level", p.Log.Level, "--log-format", "json",
 	}
 	return nil
+}
+
+// inside is where the server's traffic goes: back, or to a responder.
+func inside(p *config.Stress) string {
+	if p.Traffic.Direction == config.Echo {
+		return config.InsideReflect
+	}
+	return config.InsideTun
 }
 
 // methodsOf are the methods that the server takes, best first.
@@ -202,7 +215,8 @@ func (l *Lab) Start(ctx context.Context) (err error) {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "tcp4", netip.AddrPortFrom(labServer.Addr(), config.Port).String())
 		if err == nil {
-			return c.Close()
+			_ = c.Close()
+			return l.respond()
 		}
 		select {
 		case <-l.child.Gone:
@@ -212,6 +226,18 @@ func (l *Lab) Start(ctx context.Context) (err error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// respond starts the responder, if the plan needs one: the server has its
+// inside address by now.
+func (l *Lab) respond() (err error) {
+	if l.port == 0 || l.far != nil {
+		return nil
+	}
+	// It has all addresses, so that the server may go and come back.
+	args := []string{"stress", "--responder", fmt.Sprintf("0.0.0.0:%d", l.port)}
+	l.far, err = lab.Start(l.ns, l.program, args, nil)
+	return err
 }
 
 // Gone is closed when the server has ended.
@@ -238,6 +264,9 @@ func (l *Lab) Account(r *report.Result) {
 
 // Close ends the server in order, if Account has not; its error is the server's.
 func (l *Lab) Close() (err error) {
+	if l.far != nil {
+		l.far.Kill()
+	}
 	if l.child != nil {
 		err = l.child.Stop()
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"xpptp/control"
 	"xpptp/control/config"
 	"xpptp/control/stress/load"
@@ -67,11 +69,15 @@ func (t *traffic) remove(c *client) {
 	}
 }
 
+var flows = map[config.Direction]load.Flow{
+	config.Echo: load.Echo, config.Up: load.Up, config.Down: load.Down, config.Both: load.Both,
+}
+
 // profile is the plan's kind of traffic at a rate; size 0 stands for the
 // plan's own mix.
 func (t *traffic) profile(rate config.LoadRate, size int, length time.Duration) []load.Profile {
 	p := load.Profile{
-		Name: "traffic", V6: t.plan.IPv6, Total: !t.plan.PerCall,
+		Name: "traffic", Flow: flows[t.plan.Direction], V6: t.plan.IPv6, Total: !t.plan.PerCall,
 		Schedule: engine.Schedule{Rate: rate.PPS},
 	}
 	if rate.BPS > 0 {
@@ -123,8 +129,9 @@ func (t *traffic) sample(ctx context.Context) *load.Snapshot {
 }
 
 // packets is a snapshot in the words of a report.
-func packets(s *load.Snapshot) report.Packets {
-	c := &s.Traffic
+func packets(s *load.Snapshot) report.Packets { return counted(&s.Traffic, s.Elapsed) }
+
+func counted(c *engine.Counts, time time.Duration) report.Packets {
 	p := report.Packets{
 		Sent: c.Sent, Received: c.Received, Lost: c.Lost(),
 		Duplicated: c.Duplicated, Reordered: c.Reordered, Corrupted: c.Corrupted,
@@ -132,7 +139,7 @@ func packets(s *load.Snapshot) report.Packets {
 	if c.Sent > 0 {
 		p.LossPercent = float64(c.Lost()) / float64(c.Sent) * 100
 	}
-	if sec := s.Elapsed.Seconds(); sec > 0 {
+	if sec := time.Seconds(); sec > 0 {
 		p.SentPPS, p.ReceivedPPS = float64(c.Sent)/sec, float64(c.Received)/sec
 		p.SentBPS, p.ReceivedBPS = float64(c.TxBytes)*8/sec, float64(c.RxBytes)*8/sec
 	}
@@ -151,13 +158,22 @@ func (t *traffic) fill(r *report.Result, s *load.Snapshot, asked float64) {
 	tr := &r.Traffic
 	tr.Packets = packets(s)
 	tr.AskedPPS = asked
+	tr.Directions = nil
+	for i := range s.Parts {
+		if part := &s.Parts[i]; part.Flow != load.Echo {
+			tr.Directions = append(tr.Directions, report.Direction{Direction: part.Flow.String(), Packets: counted(&part.Counts, s.Elapsed)})
+		}
+	}
 	tr.DurationS = s.Elapsed.Seconds()
 	tr.SentSeries, tr.ReceivedSeries = &t.sent, &t.received
 	jitter := report.USOf(s.Times.Jitter, time.Nanosecond)
 	tr.Jitter = &jitter
 	r.Latency = latencyOf(s)
-	if s.Times.Up.TotalCount() > 0 {
-		r.OneWay = &report.Latency{Kind: report.OneWay, US: report.USOf(s.Times.Up, time.Nanosecond)}
+	for _, h := range []*hdrhistogram.Histogram{s.Times.Up, s.Times.Down} {
+		if h.TotalCount() > 0 {
+			r.OneWay = &report.Latency{Kind: report.OneWay, US: report.USOf(h, time.Nanosecond)}
+			break
+		}
 	}
 	delay := report.USOf(s.Times.Late, time.Nanosecond)
 	g := &r.Generator
