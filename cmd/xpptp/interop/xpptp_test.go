@@ -137,7 +137,7 @@ func (s *xpptpServer) machine() machine {
 	return s.h
 }
 
-func (s *xpptpServer) address() string  { return nearIP }
+func (s *xpptpServer) address() string { return nearIP }
 
 func (s *xpptpServer) start(p policy) error {
 	secrets := filepath.Join(s.dir, "chap-secrets")
