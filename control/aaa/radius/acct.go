@@ -180,7 +180,7 @@ func (b *ledger) lose(s *aaa.Session, r record) {
 // pump sends what is ready.
 func (b *ledger) pump() {
 	most := maxSending
-	if b.trial {
+	if b.trial || b.pages[nil] != nil { // what is about ourselves goes first, alone
 		most = 1
 	}
 	for len(b.ready) > 0 && b.sending < most && b.timer == nil && !b.closed {

@@ -38,13 +38,12 @@ func (c *Client) Authenticate(ctx context.Context, r *aaa.Request, done func(aaa
 			done(res)
 		}
 	}
-	if ctx.Done() == nil {
-		c.auth.submit(x)
-		return
-	}
 	cancel := make(chan func(error), 1)
-	stop = context.AfterFunc(ctx, func() { (<-cancel)(ctx.Err()) })
-	cancel <- c.auth.submit(x)
+	if ctx.Done() != nil {
+		stop = context.AfterFunc(ctx, func() { (<-cancel)(ctx.Err()) })
+	}
+	// The caller does not wait even for a socket that is full.
+	go func() { cancel <- c.auth.submit(x) }()
 }
 
 // sane refuses what RADIUS cannot carry.

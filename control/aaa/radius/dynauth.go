@@ -181,9 +181,11 @@ func (l *Listener) handle(b []byte, from netip.AddrPort, reply func([]byte)) {
 		return
 	}
 	later := func(n int) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		end(n, nil)
+		go func() { // whoever tells does not wait for the socket
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			end(n, nil)
+		}()
 	}
 	// Not from under our lock: the answer may come at once.
 	if p.Code == radius.CodeDisconnectRequest {
