@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 
 	"xpptp/control/config"
@@ -12,28 +13,32 @@ import (
 
 // tune makes the plan for this machine and carries it out, if that is asked
 // for; else it undoes what a former run was killed over. A machine that cannot
-// be tuned is no reason not to serve.
+// be tuned is no reason not to start.
 func (b *Box) tune(outside []string) {
-	if b.serve == nil {
-		return
-	}
-	if !b.serve.Tune {
-		done, err := hwprofile.RestoreDead(hwprofile.Live(), b.serve.TuneState)
+	if !b.common.Tune {
+		done, err := hwprofile.RestoreDead(hwprofile.Live(), b.common.TuneState)
 		b.logRestored(done, err)
 		return
 	}
-	names := outside
-	if _, err := net.InterfaceByName(b.serve.Inside); err == nil {
-		names = append(names[:len(names):len(names)], b.serve.Inside)
+	names, most := slices.Clone(outside), 0
+	if b.serve != nil {
+		if _, err := net.InterfaceByName(b.serve.Inside); err == nil {
+			names = append(names, b.serve.Inside)
+		}
+	} else {
+		most = b.dial.Calls
 	}
 	n := cmp.Or(b.common.Workers, len(b.common.CPUs))
-	if b.common.IO == config.IOAsavie {
+	switch {
+	case b.ownInside != nil: // whoever brings the inside counts on that many
+		n = b.workers()
+	case b.common.IO == config.IOAsavie:
 		n = 1
 	}
 	var err error
 	b.tuning, err = hwprofile.Tune(hwprofile.Options{
-		Request: hwprofile.Request{Workers: n, CPUs: b.common.CPUs, Interfaces: names, IO: string(b.common.IO)},
-		State:   b.serve.TuneState,
+		Request: hwprofile.Request{Workers: n, AtMost: most, CPUs: b.common.CPUs, Interfaces: names, IO: string(b.common.IO)},
+		State:   b.common.TuneState,
 		Owned:   true,
 	})
 	if err != nil {
@@ -76,7 +81,7 @@ func (b *Box) logRestored(done []hwprofile.Result, err error) {
 	}
 }
 
-// Plan is the plan that the box runs with, nil without serve's setting tune.
+// Plan is the plan that the box runs with, nil without the setting tune.
 func (b *Box) Plan() *hwprofile.Plan {
 	if b.tuning == nil {
 		return nil

@@ -9,11 +9,11 @@ import (
 	"strconv"
 )
 
-// DefaultState is where Apply leaves what it changed, and ServeState where a
-// running program does.
+// DefaultState is where hw apply leaves what it changed, and RunState where a
+// program does that undoes it at its end.
 const (
 	DefaultState = "/run/xpptp/hw.json"
-	ServeState   = "/run/xpptp/serve-hw.json"
+	RunState     = "/run/xpptp/tune.json"
 )
 
 // Result is what came of a change.

@@ -11,6 +11,7 @@ import (
 // Request says what to plan for. The zero value leaves everything to the plan.
 type Request struct {
 	Workers    int      // 0: as many as the machine has room for
+	AtMost     int      // bounds the plan's own choice; 0: MaxOwnWorkers
 	Interfaces []string // that carry calls; none: those with a driver and a link that are not made of others
 	CPUs       []int    // for the workers, in this order; none: the plan's choice
 	IO         string   // backend: xsk, asavie, tpacket, raw; empty or auto: xsk
@@ -212,6 +213,9 @@ func (p *Plan) place(inv *Inventory, req Request, ifaces []*Interface) error {
 	if n == 0 {
 		if n = len(req.CPUs); n == 0 {
 			n = p.room(c, list, home)
+			if req.AtMost > 0 {
+				n = min(n, req.AtMost)
+			}
 		}
 	}
 	// One thread of each core, then the other threads.

@@ -139,12 +139,12 @@ the others are made, and the status is 1.`,
 }
 
 func newHWRestoreCmd() *cobra.Command {
-	states := []string{hwprofile.ServeState, hwprofile.DefaultState}
+	states := []string{hwprofile.RunState, hwprofile.DefaultState}
 	cmd := &cobra.Command{
 		Use:   "restore",
 		Short: "Put the interfaces back as they were",
-		Long: `Put the interfaces back as they were before "hw apply", or before a serve --tune
-that was killed. Interfaces and queues that have gone away are left alone. If
+		Long: `Put the interfaces back as they were before "hw apply", or before a command
+with --tune that was killed. Interfaces and queues that have gone away are left alone. If
 there is nothing to restore that is no failure.`,
 		Example: `  sudo xpptp hw restore`,
 		Args:    cobra.NoArgs,

@@ -97,6 +97,9 @@ type Common struct {
 	CPUs    []int
 	Poll    Poll
 
+	Tune      bool   // set the interfaces for the workers until the end
+	TuneState string // file of how they were before
+
 	Auth         []aaa.Method // in order of preference
 	MPPE         Policy
 	MPPEKeys     []int // bits, in order of preference
@@ -180,9 +183,6 @@ type Config struct {
 	Secrets                   string
 	AllowWorldReadableSecrets bool
 	Radius                    Radius
-
-	Tune      bool   // set the interfaces for the workers while serve runs
-	TuneState string // file of how they were before
 }
 
 // Dial is the configuration of dial.

@@ -28,6 +28,8 @@ func (c *Common) fields() []field {
 		{"workers", integer{&c.Workers, 0, maxWorkers}, "threads that move packets, 0: all cores but one"},
 		{"cpus", &list[int]{&c.CPUs, "cores", "numbers of cores", maxWorkers, parseCPU}, "cores to keep the workers on, one each; none: wherever there is time"},
 		{"poll", word[Poll]{&c.Poll, []Poll{PollAdaptive, PollSpin, PollInterrupt}}, "what a worker does when there are no packets: look for a while and sleep, look on, sleep at once"},
+		{"tune", boolean{&c.Tune}, "keep workers on cores of their own, and set queues, interrupts and offloads for them until the end, as xpptp hw shows"},
+		{"tune-state", text{&c.TuneState, "file", checkText}, "file of how it was before, to undo what a killed run has left"},
 		{"auth", &list[aaa.Method]{&c.Auth, "methods", "pap, chap, mschapv1, mschapv2", 4, aaa.ParseMethod}, "authentication methods, best first"},
 		{"mppe", word[Policy]{&c.MPPE, []Policy{Deny, Allow, Prefer, Require}}, "encryption of calls"},
 		{"mppe-keys", &list[int]{&c.MPPEKeys, "bits", "40, 56, 128", 3, parseBits}, "key lengths of MPPE, best first"},
@@ -82,8 +84,6 @@ func (c *Config) fields() []field {
 		{"auth-source", &list[AuthSource]{&c.AuthSource, "sources", "local, radius", 2, parseAuthSource}, "who knows the users; the next one is asked about a user that one does not know or while it does not answer"},
 		{"secrets", text{&c.Secrets, "file", checkText}, "file of users, in the format of pppd's chap-secrets"},
 		{"allow-world-readable-secrets", boolean{&c.AllowWorldReadableSecrets}, "take a secrets file that every user can read"},
-		{"tune", boolean{&c.Tune}, "keep workers on cores of their own and set queues, interrupts and offloads for them while serve runs, as xpptp hw shows"},
-		{"tune-state", text{&c.TuneState, "file", checkText}, "file of how it was before, from which what a killed serve has left is undone"},
 	}
 	fs = append(fs, c.Common.fields()...)
 	fs = append(fs, c.Radius.fields()...)
@@ -116,15 +116,16 @@ func (d *Dial) fields() []field {
 
 func defaultCommon() Common {
 	return Common{
-		IO:       IOAuto,
-		Tun:      "xpptp%d",
-		Poll:     PollAdaptive,
-		Auth:     []aaa.Method{aaa.MSCHAPv2},
-		MPPE:     Require,
-		MPPEKeys: []int{128},
-		MTU:      1400,
-		MRU:      1400,
-		IPv6:     true,
+		IO:        IOAuto,
+		Tun:       "xpptp%d",
+		Poll:      PollAdaptive,
+		TuneState: hwprofile.RunState,
+		Auth:      []aaa.Method{aaa.MSCHAPv2},
+		MPPE:      Require,
+		MPPEKeys:  []int{128},
+		MTU:       1400,
+		MRU:       1400,
+		IPv6:      true,
 		PPTP: PPTP{
 			HostName: "xpptp", Vendor: "xpptp", Firmware: 1,
 			EchoInterval: time.Minute, EchoTimeout: time.Minute, // RFC 2637 §3.1.4
@@ -157,8 +158,6 @@ func Default() *Config {
 
 		AuthSource: []AuthSource{AuthLocal},
 		Radius:     defaultRadius(),
-
-		TuneState: hwprofile.ServeState,
 	}
 }
 

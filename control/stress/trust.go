@@ -59,6 +59,9 @@ func (r *run) environment() report.Environment {
 		CipherWay: multi.Best().String(), IO: r.caller.Backend(), Workers: r.caller.Workers(),
 		Target: r.caller.Server().String(), Start: time.Now(), Command: r.Command,
 	}
+	if p := r.caller.Plan(); p != nil {
+		e.Placement = p.Short()
+	}
 	if r.Lab != nil {
 		e.Server = fmt.Sprintf("xpptp %s, in a lab on the same machine", r.Version)
 	}

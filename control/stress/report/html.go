@@ -61,6 +61,7 @@ func (r *Result) WriteHTML(w io.Writer) error {
 		{"MPPE by", e.CipherWay},
 		{"backend", e.IO},
 		{"workers", number(float64(e.Workers))},
+		{"placement", e.Placement},
 		{"command", strings.Join(e.Command, " ")},
 	} {
 		if row[1] != "" && row[1] != "0" {

@@ -62,6 +62,8 @@ type Environment struct {
 	IO string `json:"io"`
 	// Threads that move packets.
 	Workers int `json:"workers"`
+	// Where they and all else run, as xpptp hw shows, with the setting tune.
+	Placement string `json:"placement,omitempty"`
 	// Address and port of the server.
 	Target string `json:"target"`
 	// What the server says of itself: vendor and host name of its start reply.

@@ -76,6 +76,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	fmt.Fprintf(b, "against %s%s, seed %d, %s\n", or(e.Target, "an unknown server"), parens(e.Server), r.Seed, seconds(e.DurationS))
 	fmt.Fprintf(b, "xpptp %s, kernel %s, %s, %s, MPPE by %s, backend %s, %s\n", or(e.Version, "unknown"), or(e.Kernel, "unknown"),
 		or(e.CPU, "unknown processor"), plural(e.CPUs, "processor"), or(e.CipherWay, "unknown kernels"), or(e.IO, "unknown"), plural(e.Workers, "worker"))
+	if e.Placement != "" {
+		fmt.Fprintln(b, e.Placement)
+	}
 	section("Calls", r.callTable())
 	section("Failures and losses of calls", r.causeTable())
 	section("Set-up of a call, ms", r.setupTable())
