@@ -36,6 +36,7 @@ func (*fountain) Close() error       { return nil }
 func (p *fountain) Info() rings.Info {
 	return rings.Info{Link: rings.LinkIP, MTU: 1500, Index: p.index}
 }
+
 func (p *fountain) Send(fs []*rings.Frame) (int, error) {
 	for _, f := range fs {
 		f.Free()

@@ -41,7 +41,8 @@ type Call struct {
 	added   bool
 	ipID    uint16
 	copyDF  bool
-	ip      [20]byte // outer header, total length and ID zero, checksum folded over the rest
+	ip      [20]byte // outer header, total length, ID and checksum zero
+	ipSum   uint32   // the sum of its words
 	pending []*rings.Frame
 	tries   int
 	held    []departure // wait for the peer's window
@@ -82,6 +83,11 @@ func NewCall(p *CallParams) *Call {
 	wire.PutIPv4(c.ip[:], &wire.IPv4Fields{
 		TOS: p.TOS, TTL: p.TTL, Protocol: wire.ProtoGRE, Src: c.Local, Dst: c.Peer, DF: p.DF,
 	})
+	clear(c.ip[2:4])   // total length
+	clear(c.ip[10:12]) // checksum
+	for i := 0; i < len(c.ip); i += 2 {
+		c.ipSum += uint32(c.ip[i])<<8 | uint32(c.ip[i+1])
+	}
 	return c
 }
 

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"xpptp/engine"
@@ -202,17 +203,25 @@ func (w *Worker) encapsulate(c *Call, f *rings.Frame, tos uint8, df bool) {
 
 // sendOuter puts the outer IP header in front of a GRE packet and sends it.
 func (w *Worker) sendOuter(c *Call, f *rings.Frame, tos uint8, df bool) {
-	total := f.Len() + wire.IPv4Len
-	h := wire.IPv4(f.Push(wire.IPv4Len))
+	total := uint32(f.Len() + wire.IPv4Len)
+	h := f.Push(wire.IPv4Len)
+	_ = h[wire.IPv4Len-1]
 	copy(h, c.ip[:])
 	c.ipID++
-	h[1] |= tos
-	if df {
-		h[6] |= 0x40
+	// The checksum is that of the template and of what changes in it.
+	sum := c.ipSum + total + uint32(c.ipID)
+	if more := tos &^ c.ip[1]; more != 0 {
+		h[1] |= more
+		sum += uint32(more)
 	}
-	h[2], h[3] = byte(total>>8), byte(total)
-	h[4], h[5] = byte(c.ipID>>8), byte(c.ipID)
-	h.SetChecksum()
+	if df && c.ip[6]&0x40 == 0 {
+		h[6] |= 0x40
+		sum += 0x4000
+	}
+	sum = sum>>16 + sum&0xffff
+	sum = ^(sum>>16 + sum)
+	binary.BigEndian.PutUint32(h[2:], total<<16|uint32(c.ipID))
+	binary.BigEndian.PutUint16(h[10:], uint16(sum))
 	w.transmit(c, f)
 }
 
@@ -280,11 +289,12 @@ func (w *Worker) retryPending(c *Call) {
 }
 
 // acknowledge sends the acknowledgements that this turn made due and no data
-// carried (RFC 2637 §4.3), and sets the timers of the calls it touched.
+// carried (RFC 2637 §4.3), and sets the timers of the calls it touched. A burst
+// that more packets follow has not ended: their acknowledgement is for these too.
 func (w *Worker) acknowledge() {
 	for _, c := range w.acks {
 		c.touched = false
-		if c.PeerKnown && c.GRE.AckDue(w.now, true) {
+		if c.PeerKnown && c.GRE.AckDue(w.now, !w.more) {
 			w.sendAck(c)
 		}
 		w.rearm(c)

@@ -27,7 +27,15 @@ const (
 	Bare  = "bare"  // from port to port, as it is: what the backend costs
 	Decap = "decap" // outside to inside
 	Encap = "encap" // inside to outside
+	// A single packet on its way out, in, and back:
+	RTTBare = "rtt-bare" // turned round at the port
+	RTT     = "rtt"      // through a call, and back by an inside that reflects
 )
+
+// rttBackends are those with round trips: where the far end is a wire, and the link is ours.
+var rttBackends = []string{"tpacket", "xsk"}
+
+func hasRTT(io string) bool { return slices.Contains(rttBackends, io) }
 
 // PathRow is one measurement of a worker between two ports of a backend. It always has packets
 // waiting. All rows of the same IO and Size are measured in turns; the times are those that a quarter
@@ -40,7 +48,8 @@ type PathRow struct {
 	Way         string  `json:"way"`           // kernels; empty without MPPE
 	PPS         float64 `json:"pps"`           // packets a second, by the clock on the wall
 	NsPerPacket float64 `json:"ns_per_packet"` // of the worker's thread
-	RatioBare   float64 `json:"ratio_bare"`    // PPS over that of bare
+	RatioBare   float64 `json:"ratio_bare"`    // PPS over that of bare; of round trips P50 over that of rtt-bare
+	P50         float64 `json:"p50_ns"`        // half of the round trips take no longer; 0 in other rows, as are the rates in this
 }
 
 // PathPlan says what to measure. Empty lists mean the usual ones.
@@ -92,7 +101,13 @@ func (p PathPlan) Check() error {
 // Rows is how many rows the plan makes if all its backends work.
 func (p PathPlan) Rows() int {
 	p.fill()
-	return len(p.IO) * len(p.Sizes) * (3 + 2*len(p.Ways))
+	n := len(p.IO) * len(p.Sizes) * (3 + 2*len(p.Ways))
+	for _, io := range p.IO {
+		if hasRTT(io) {
+			n += 3
+		}
+	}
+	return n
 }
 
 // Path runs the plan and hands every row to f as soon as it is measured. A backend that does not open
@@ -146,6 +161,7 @@ type pathSide struct {
 	make func(n int) error    // sends n packets to it; runs on the feeding thread
 	step func() (bool, error) // one turn of its loop
 	sent func() uint64        // packets that it has sent since its beginning
+	took func(time.Duration)  // hears how long a step took; may be nil
 }
 
 // pathTurn is what a block of packets took, in ns a packet.
@@ -154,9 +170,7 @@ type pathTurn struct{ cpu, wall float64 }
 func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(PathRow)) error {
 	feeding := newFeed(feedCPU)
 	defer feeding.stop()
-	start := time.Now()
-	clock := func() int64 { return int64(time.Since(start)) + 1 }
-	plain, err := newPathEnd(r, p.Calls, false, multi.Portable, clock)
+	plain, err := newPathEnd(r, p.Calls, false, multi.Portable)
 	if err != nil {
 		return err
 	}
@@ -167,7 +181,7 @@ func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(P
 		}
 	}()
 	for _, way := range p.Ways {
-		e, err := newPathEnd(r, p.Calls, true, way, clock)
+		e, err := newPathEnd(r, p.Calls, true, way)
 		if err != nil {
 			return err
 		}
@@ -206,6 +220,9 @@ func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(P
 			return err
 		}
 	}
+	if hasRTT(r.io) {
+		return measureRTT(ctx, r, p, feeding, f)
+	}
 	return nil
 }
 
@@ -213,23 +230,31 @@ func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(P
 const lostAfter = 20 * time.Millisecond
 
 // turn has the side work until a block of packets has left it. Only the steps that found something
-// to do are counted.
+// to do are counted, and not the first: another contender has had the caches.
 func (s *pathSide) turn() (t pathTurn, err error) {
 	from := s.sent()
 	idle := time.Now()
 	var cpuSum, wallSum time.Duration
-	var n uint64
-	for n = 0; n < rigBlock; n = s.sent() - from {
+	var n, counted uint64
+	for n < rigBlock {
 		wall, cpu := time.Now(), sock.ThreadTime()
 		busy, err := s.step()
 		if err != nil {
 			return t, err
 		}
 		cpuDone, done := sock.ThreadTime(), time.Now()
+		if s.took != nil {
+			s.took(done.Sub(wall))
+		}
+		before := n
+		n = s.sent() - from
 		if busy {
-			cpuSum += cpuDone - cpu
-			wallSum += done.Sub(wall)
 			idle = done
+			if before >= rigWarm {
+				cpuSum += cpuDone - cpu
+				wallSum += done.Sub(wall)
+				counted += n - before
+			}
 		} else if done.Sub(idle) > lostAfter {
 			break
 		}
@@ -237,7 +262,7 @@ func (s *pathSide) turn() (t pathTurn, err error) {
 	if n < rigBlock/2 {
 		return t, fmt.Errorf("%s, %s: %d of %d packets came through", s.row.Direction, sizeName(s.row.Size), n, rigBlock)
 	}
-	return pathTurn{float64(cpuSum) / float64(n), float64(wallSum) / float64(n)}, nil
+	return pathTurn{float64(cpuSum) / float64(counted), float64(wallSum) / float64(counted)}, nil
 }
 
 func (s *pathSide) finish(bare *pathSide) {
@@ -344,7 +369,7 @@ type pathEnd struct {
 	w     *workers.Worker
 	mppe  bool
 	way   multi.Way
-	clock func() int64
+	now   int64 // the worker's clock: the time that it has worked, as if it did so all the time
 	calls []pathCall
 
 	sealer *mppe.Engine // the peers', on the feeding thread
@@ -370,15 +395,15 @@ type pathHop struct {
 // Way implements workers.Hop.
 func (h *pathHop) Way() ([]byte, int, workers.HopState) { return h.header, h.index, workers.HopReady }
 
-func newPathEnd(r *rig, calls int, encrypted bool, way multi.Way, clock func() int64) (*pathEnd, error) {
+func newPathEnd(r *rig, calls int, encrypted bool, way multi.Way) (*pathEnd, error) {
 	w, err := workers.New(workers.Config{
-		Pool: r.pool, Outside: []rings.Port{r.out}, Inside: insidePort(r.in), Cipher: way, CPU: -1, ClampMSS: true,
+		Pool: r.pool, Outside: []rings.Port{r.out}, Side: r.side, Inside: insidePort(r.in), Cipher: way, CPU: -1, ClampMSS: true,
 		GRE: gre.Config{First: 1, Window: 4096, AckDelay: int64(5 * time.Millisecond), ReorderDelay: int64(5 * time.Millisecond)},
-	}, clock())
+	}, 1)
 	if err != nil {
 		return nil, err
 	}
-	e := &pathEnd{r: r, w: w, mppe: encrypted, way: way, clock: clock, calls: make([]pathCall, calls), sealer: mppe.New(multi.Best())}
+	e := &pathEnd{r: r, w: w, mppe: encrypted, way: way, now: 1, calls: make([]pathCall, calls), sealer: mppe.New(multi.Best())}
 	hop := &pathHop{linkHeader(r.out), r.out.Info().Index}
 	for i := range e.calls {
 		c := workers.NewCall(&workers.CallParams{
@@ -405,7 +430,7 @@ func newPathEnd(r *rig, calls int, encrypted bool, way multi.Way, clock func() i
 	for range rigBlock {
 		e.bufs = append(e.bufs, make([]byte, 2*rings.Headroom+maxPathSize+rings.Tailroom))
 	}
-	w.Step(clock()) // the commands
+	w.Step(e.now) // the commands
 	return e, nil
 }
 
@@ -413,7 +438,8 @@ func newPathEnd(r *rig, calls int, encrypted bool, way multi.Way, clock func() i
 func (e *pathEnd) side(direction string, size int) *pathSide {
 	s := &pathSide{
 		row:  PathRow{IO: e.r.io, Size: size, Direction: direction, MPPE: e.mppe},
-		step: func() (bool, error) { return e.w.Step(e.clock()), nil },
+		step: func() (bool, error) { return e.w.Step(e.now), nil },
+		took: func(d time.Duration) { e.now += int64(d) },
 	}
 	if e.mppe {
 		s.row.Way = e.way.String()
@@ -506,12 +532,29 @@ func (e *pathEnd) complain() error {
 func WritePath(out io.Writer, rows []PathRow) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "io\tsize\tdirection\tMPPE\tpackets/s\tns/packet\tof bare\t")
+	trips := false
 	for _, r := range rows {
-		way := r.Way
-		if !r.MPPE {
-			way = "-"
+		if r.P50 > 0 {
+			trips = true
+			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.2f\t\n", r.IO, sizeName(r.Size), r.Direction, way, r.PPS, r.NsPerPacket, r.RatioBare)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.2f\t\n", r.IO, sizeName(r.Size), r.Direction, r.wayName(), r.PPS, r.NsPerPacket, r.RatioBare)
+	}
+	if err := w.Flush(); err != nil || !trips {
+		return err
+	}
+	fmt.Fprintln(w, "io\tsize\tround trip\tMPPE\tmedian ns\tof bare\t")
+	for _, r := range rows {
+		if r.P50 > 0 {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.2f\t\n", r.IO, sizeName(r.Size), r.Direction, r.wayName(), r.P50, r.RatioBare)
+		}
 	}
 	return w.Flush()
+}
+
+func (r *PathRow) wayName() string {
+	if !r.MPPE {
+		return "-"
+	}
+	return r.Way
 }

@@ -45,16 +45,21 @@ func TestPath(t *testing.T) {
 				PathRow{IO: io, Size: size, Direction: Decap, MPPE: true, Way: "go"}, PathRow{IO: io, Size: size, Direction: Encap, MPPE: true, Way: "go"},
 			)
 		}
+		if hasRTT(io) {
+			want = append(want, PathRow{IO: io, Size: 64, Direction: RTTBare}, PathRow{IO: io, Size: 64, Direction: RTT}, PathRow{IO: io, Size: 64, Direction: RTT, MPPE: true, Way: "go"})
+		}
 	}
 	if len(missing) == 0 && plan.Rows() != len(want) {
 		t.Errorf("%d rows announced, want %d", plan.Rows(), len(want))
 	}
 	var got []PathRow
 	for _, r := range rows {
-		if r.PPS <= 0 || r.NsPerPacket <= 0 || r.RatioBare <= 0 || r.Direction == Bare && r.RatioBare != 1 {
+		trip := r.Direction == RTT || r.Direction == RTTBare
+		if (r.PPS > 0) == trip || (r.NsPerPacket > 0) == trip || (r.P50 > 0) != trip || r.RatioBare <= 0 ||
+			(r.Direction == Bare || r.Direction == RTTBare) && r.RatioBare != 1 {
 			t.Errorf("row %+v measured nothing", r)
 		}
-		r.PPS, r.NsPerPacket, r.RatioBare = 0, 0, 0
+		r.PPS, r.NsPerPacket, r.RatioBare, r.P50 = 0, 0, 0, 0
 		got = append(got, r)
 	}
 	if !slices.Equal(got, want) {
@@ -65,7 +70,7 @@ func TestPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"io", "size", "direction", "mppe", "way", "pps", "ns_per_packet", "ratio_bare"} {
+	for _, name := range []string{"io", "size", "direction", "mppe", "way", "pps", "ns_per_packet", "ratio_bare", "p50_ns"} {
 		if !bytes.Contains(b, []byte(`"`+name+`":`)) {
 			t.Errorf("%s lacks %s", b, name)
 		}
@@ -74,7 +79,7 @@ func TestPath(t *testing.T) {
 	if err := WritePath(&out, rows); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(out.String(), "\n"); n != len(rows)+1 {
+	if n := strings.Count(out.String(), "\n"); n != len(rows)+1+min(len(got)-10*len(plan.IO)+10*len(missing), 1) {
 		t.Errorf("table of %d lines for %d rows:\n%s", n, len(rows), out.String())
 	}
 }
@@ -88,7 +93,7 @@ func TestPathPackets(t *testing.T) {
 	}
 	defer r.close()
 	for _, encrypted := range []bool{false, true} {
-		e, err := newPathEnd(r, 3, encrypted, multi.Portable, func() int64 { return 1 })
+		e, err := newPathEnd(r, 3, encrypted, multi.Portable)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,6 +40,7 @@ var (
 	outsideMAC = [6]byte{2, 0, 0, 0, 18, 1}
 	insideMAC  = [6]byte{2, 0, 0, 0, 19, 1}
 	nobodyMAC  = [6]byte{2, 0, 0, 0, 0, 99}
+	farMAC     = [6]byte{2, 0, 0, 0, 18, 2} // of the far end of the outside wire
 )
 
 // rig is an outside and an inside port of one backend, with a far end for each. What is sent at a
@@ -49,6 +50,8 @@ type rig struct {
 	calls    int
 	pool     *rings.Pool
 	out, in  rings.Port
+	side     rings.Port // beside out; nil if the backend needs none
+	farNS    *sock.Netns
 	far, own feeder // of out, of in
 	closers  []func() error
 }
@@ -62,7 +65,8 @@ type feeder interface {
 
 const (
 	rigFrames = 8192
-	rigBlock  = 512 // packets under way at a time: any backend's ring has room for them
+	rigBlock  = 1024 // packets under way at a time: any backend's ring has room for them
+	rigWarm   = 128  // of them are not counted
 )
 
 func newRig(io string, calls int) (r *rig, err error) {
@@ -87,6 +91,7 @@ func newRig(io string, calls int) (r *rig, err error) {
 		return r, err
 	}
 	r.onClose(far.Close)
+	r.farNS = far
 	if err := near.Do(func() error { return wireUp(far) }); err != nil {
 		return r, err
 	}
@@ -127,13 +132,16 @@ func wireUp(far *sock.Netns) error {
 	_ = quiet()
 	_ = far.Do(quiet)
 	for _, w := range []struct {
-		near, far   string
-		mac         [6]byte
-		local, peer netip.Addr
-	}{{"out0", "out1", outsideMAC, outsideAddr, peerAddr}, {"in0", "in1", insideMAC, insideAddr, serverAddr}} {
+		near, far    string
+		mac, peerMAC [6]byte
+		local, peer  netip.Addr
+	}{
+		{"out0", "out1", outsideMAC, farMAC, outsideAddr, peerAddr},
+		{"in0", "in1", insideMAC, [6]byte{2, 0, 0, 0, 19, 2}, insideAddr, serverAddr},
+	} {
 		err := netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: w.near, MTU: 1500, HardwareAddr: w.mac[:]},
-			PeerName:  w.far, PeerNamespace: netlink.NsFd(far.FD()),
+			PeerName:  w.far, PeerNamespace: netlink.NsFd(far.FD()), PeerHardwareAddr: w.peerMAC[:],
 		})
 		if err != nil {
 			return fmt.Errorf("veth pair: %w", err)
@@ -263,6 +271,12 @@ func (r *rig) openXSK() error {
 		r.onClose(dev.Close)
 		*o.port = dev.Ports(0)[0]
 	}
+	side, err := rawgre.Open(rawgre.Config{}, r.pool)
+	if err != nil {
+		return err
+	}
+	r.onClose(side.Close)
+	r.side = side
 	return nil
 }
 
