@@ -135,14 +135,6 @@ func runManners(cmd *cobra.Command, o *manners.Options, scenarios []manners.Scen
 	if errors.As(err, &refused) {
 		return usageError(err)
 	}
-	if err != nil {
-		return withRights(err)
-	}
-	for _, out := range all {
-		if !out.OK {
-			failed++
-		}
-	}
 	if lab {
 		var r report.Result
 		o.Lab.Account(&r)
@@ -150,7 +142,15 @@ func runManners(cmd *cobra.Command, o *manners.Options, scenarios []manners.Scen
 			fmt.Fprintln(cmd.ErrOrStderr(), n)
 		}
 		if r.InvalidReasons != nil {
-			return errors.New(r.InvalidReasons[0])
+			err = errors.Join(err, errors.New(r.InvalidReasons[0]))
+		}
+	}
+	if err != nil {
+		return withRights(err)
+	}
+	for _, out := range all {
+		if !out.OK {
+			failed++
 		}
 	}
 	if failed > 0 {
@@ -175,8 +175,17 @@ func writeOutcome(w io.Writer, o *manners.Outcome) {
 		return
 	}
 	b := &o.Beside
-	fmt.Fprintf(t, "; %d connections, %d messages, %d GRE packets; beside: %d calls, %d of %d packets; then a call in %.1f ms\n",
-		o.Connections, o.Messages, o.Packets, b.Calls-b.LostCalls, b.Received, b.Sent, o.SetupMS)
+	var bad []string
+	for _, c := range []struct {
+		n    uint64
+		what string
+	}{{o.Connections, "connections"}, {o.Messages, "messages"}, {o.Packets, "GRE packets"}, {o.Harmed, "packets harmed"}, {o.Repeated, "packets repeated"}} {
+		if c.n > 0 {
+			bad = append(bad, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	fmt.Fprintf(t, "; %s; beside: %d calls, %d of %d packets; then a call in %.1f ms\n",
+		strings.Join(bad, ", "), b.Calls-b.LostCalls, b.Received, b.Sent, o.SetupMS)
 	if len(o.Seen) > 0 {
 		fmt.Fprintf(t, "\tthe server %s\n", strings.Join(o.Seen, "; "))
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"xpptp/control"
@@ -26,7 +28,9 @@ type beside struct {
 	caller   *control.Caller
 	load     *load.Load
 	password aaa.Secret
-	far      netip.AddrPort // inside, of the first call's server
+
+	harm  atomic.Pointer[harm] // of the path, nil: none
+	harms harmCount
 
 	mu    sync.Mutex
 	up    map[*good]struct{}
@@ -47,19 +51,27 @@ type good struct {
 	ready  chan error // up, or why not; one value
 }
 
-func newBeside(p *config.Stress, log *slog.Logger) (*beside, error) {
-	b := &beside{plan: p, up: map[*good]struct{}{}, lost: map[string]int{}, users: p.FirstUser}
+func newBeside(plan *config.Stress, log *slog.Logger) (*beside, error) {
+	b := &beside{plan: plan, up: map[*good]struct{}{}, lost: map[string]int{}, users: plan.FirstUser}
 	var err error
-	if b.password, err = p.Password(); err != nil {
+	if b.password, err = plan.Password(); err != nil {
 		return nil, err
 	}
-	if b.caller, err = control.NewCaller(p.Dial(), log); err != nil {
+	if b.caller, err = control.NewCaller(plan.Dial(), log); err != nil {
 		return nil, err
 	}
-	if b.load, err = load.New(load.Config{Workers: b.caller.Workers(), Seed: uint64(p.Seed)}); err != nil {
+	if b.load, err = load.New(load.Config{Workers: b.caller.Workers(), Seed: uint64(plan.Seed)}); err != nil {
 		return nil, err
 	}
 	b.caller.SetInside(b.load.Inside)
+	ports := uint64(0)
+	b.caller.WrapOutside(func(p rings.Port, pool *rings.Pool) rings.Port {
+		ports++
+		return &path{
+			Port: p, pool: pool, now: time.Now, harm: &b.harm, count: &b.harms,
+			rng: rand.New(rand.NewPCG(uint64(plan.Seed), ports)),
+		}
+	})
 	return b, nil
 }
 
@@ -256,11 +268,11 @@ type victims struct {
 	calls []*good
 }
 
-// victims has n more calls come up.
-func (b *beside) victims(ctx context.Context, n int) (*victims, error) {
+// victims has n more calls come up; quiet ones have no traffic.
+func (b *beside) victims(ctx context.Context, n int, quiet bool) (*victims, error) {
 	v := &victims{b: b}
 	for range n {
-		v.calls = append(v.calls, b.place(true))
+		v.calls = append(v.calls, b.place(quiet))
 	}
 	for _, g := range v.calls {
 		if err := g.wait(ctx); err != nil {

@@ -160,7 +160,7 @@ func (a *attack) mppe(count uint16, n int) []byte {
 // forged sends packets into calls of our own that nothing else goes through:
 // who is on the path can do this, and the calls must live through it.
 func (a *attack) forged(ctx context.Context, f func(i int, seq uint32) (uint32, []byte)) error {
-	victims, err := a.beside.victims(ctx, 4)
+	victims, err := a.beside.victims(ctx, 4, true)
 	if err != nil {
 		return err
 	}

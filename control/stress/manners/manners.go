@@ -32,7 +32,7 @@ type Scenario struct {
 }
 
 // Scenarios lists all, in the order in which they run.
-func Scenarios() []Scenario { return slices.Concat(controlScenarios, greScenarios) }
+func Scenarios() []Scenario { return slices.Concat(controlScenarios, greScenarios, pathScenarios) }
 
 // Find returns the scenarios with these names, in their own order; all without names.
 func Find(names []string) ([]Scenario, error) {
@@ -92,6 +92,8 @@ type Outcome struct {
 	Connections uint64 `json:"connections"`
 	Messages    uint64 `json:"messages"` // on control connections
 	Packets     uint64 `json:"packets"`  // GRE
+	Harmed      uint64 `json:"harmed"`   // packets of good calls that a bad path lost, damaged or delayed
+	Repeated    uint64 `json:"repeated"` // and those that it let through twice
 	// Of the calls beside.
 	Beside Beside `json:"beside"`
 	// From request to network protocol, of a good call placed after it.
@@ -195,6 +197,9 @@ func (r *runner) scenario(ctx context.Context, s Scenario, n uint64) (out Outcom
 		beside: r.beside, rng: rand.New(rand.NewPCG(uint64(r.Plan.Seed), n)),
 	}
 	err := r.beside.during(ctx, r.PPS, r.Time, &out, func(ctx context.Context) error { return s.run(ctx, a) })
+	if a.after != nil {
+		a.after()
+	}
 	if err != nil && ctx.Err() == nil {
 		out.fault("%v", err)
 	}
@@ -205,16 +210,7 @@ func (r *runner) scenario(ctx context.Context, s Scenario, n uint64) (out Outcom
 
 // judge looks at the server after a scenario.
 func (r *runner) judge(ctx context.Context, out *Outcome, server process) {
-	b := &out.Beside
-	if b.LostCalls > 0 {
-		out.fault("%d of %d calls beside were lost: %s", b.LostCalls, b.Calls, strings.Join(r.beside.reasons(), "; "))
-	}
-	if b.Lost+b.Duplicated+b.Corrupted > 0 {
-		out.fault("of %d packets of the calls beside %d were lost, %d duplicated, %d corrupted", b.Sent, b.Lost, b.Duplicated, b.Corrupted)
-	}
-	if b.Sent == 0 {
-		out.fault("the calls beside carried nothing")
-	}
+	out.judge(r.beside.reasons())
 	if r.gone() {
 		out.fault("the server has ended")
 		return
@@ -244,6 +240,22 @@ func (r *runner) judge(ctx context.Context, out *Outcome, server process) {
 	}
 }
 
+// judge finds fault with how the calls beside fared; reasons are those of the
+// calls that were lost.
+func (o *Outcome) judge(reasons []string) {
+	b := &o.Beside
+	if b.LostCalls > 0 {
+		o.fault("%d of %d calls beside were lost: %s", b.LostCalls, b.Calls, strings.Join(reasons, "; "))
+	}
+	// What was harmed may be lost, or come damaged; nothing else.
+	if b.Lost > o.Harmed || b.Corrupted > o.Harmed || b.Duplicated > 0 {
+		o.fault("of %d packets of the calls beside %d were lost, %d duplicated, %d corrupted", b.Sent, b.Lost, b.Duplicated, b.Corrupted)
+	}
+	if b.Sent == 0 {
+		o.fault("the calls beside carried nothing")
+	}
+}
+
 // maxMemory is more than our own server needs for some thousand calls.
 const maxMemory = 1 << 30
 
@@ -256,6 +268,7 @@ type attack struct {
 	good     []control.CallInfo
 	beside   *beside
 	rng      *rand.Rand
+	after    func() // once the traffic beside is over; nil: nothing
 }
 
 // saw notes what the server did.
