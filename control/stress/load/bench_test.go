@@ -14,7 +14,7 @@ func BenchmarkEcho(b *testing.B)  { benchmark(b, true, true) }
 func BenchmarkCalls(b *testing.B) { benchmark(b, false, false) }
 
 func benchmark(b *testing.B, echo, total bool) {
-	be := newBench(b)
+	be := newBench(b, 1)
 	for i := range 1000 {
 		be.call(i)
 	}
@@ -33,7 +33,7 @@ func benchmark(b *testing.B, echo, total bool) {
 	b.ResetTimer()
 	for i := 0; i < b.N; {
 		be.now += 64_000
-		n, _ := be.p.Recv(fs[:])
+		n, _ := be.ports[0].Recv(fs[:])
 		if n == 0 {
 			b.Fatal("nothing due")
 		}
@@ -42,7 +42,7 @@ func benchmark(b *testing.B, echo, total bool) {
 			for _, f := range fs[:n] {
 				reflect(f.Data())
 			}
-			_, _ = be.p.Send(fs[:n])
+			_, _ = be.ports[0].Send(fs[:n])
 			continue
 		}
 		for _, f := range fs[:n] {

@@ -215,7 +215,7 @@ func (l *Load) Add(cfg CallConfig) (*Call, error) {
 		}
 		r, p, from := l.run, l.ports[cfg.Worker], max(l.cfg.Clock(), l.run.start)
 		p.post(func() { p.add(r, sts, from) })
-		l.share()
+		l.share(from)
 	}
 	return c, nil
 }
@@ -232,7 +232,7 @@ func (l *Load) Remove(c *Call) {
 	delete(l.calls, c)
 	l.end(c)
 	if l.run != nil {
-		l.share()
+		l.share(l.cfg.Clock())
 	}
 }
 
@@ -286,7 +286,7 @@ func (l *Load) Start(profiles []Profile, length time.Duration) error {
 	for w, p := range l.ports {
 		p.post(func() { p.add(r, begun[w], start) })
 	}
-	l.share()
+	l.share(start)
 	return nil
 }
 
@@ -322,7 +322,7 @@ func (l *Load) Stop() {
 	now := l.cfg.Clock()
 	l.run.end = min(l.run.end, now)
 	for _, p := range l.ports {
-		p.post(func() { p.until = min(p.until, now) })
+		p.post(func() { p.stop(now) })
 	}
 }
 
@@ -366,8 +366,9 @@ func (l *Load) end(c *Call) {
 	c.streams = nil
 }
 
-// share tells every worker its part of the schedules that all calls have in common.
-func (l *Load) share() {
+// share tells every worker its part of the schedules that all calls have in
+// common; one that had none takes it up from a time on.
+func (l *Load) share(from int64) {
 	r := l.run
 	members := slices.Clone(r.members)
 	for w, p := range l.ports {
@@ -377,7 +378,7 @@ func (l *Load) share() {
 				parts[i] = float64(r.byWorker[w][i]) / float64(r.members[i])
 			}
 		}
-		p.post(func() { p.setShares(r, parts, members) })
+		p.post(func() { p.setShares(r, parts, members, from) })
 	}
 }
 

@@ -194,6 +194,10 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 				break
 			}
 		}
+		if due >= p.until {
+			p.drop(src)
+			continue
+		}
 		p.cal.Put(e, due)
 	}
 	if n > 0 {
@@ -482,6 +486,22 @@ func (p *Port) reset(r *run) {
 	p.times.reset()
 }
 
+// stop ends sending at a time.
+func (p *Port) stop(at int64) {
+	p.until = min(p.until, at)
+	for _, src := range p.entries {
+		switch {
+		case src == nil:
+		case src.about != nil: // it is time for the last requests
+			p.cal.Remove(src.entry)
+			src.at = min(src.at, p.until)
+			p.cal.Put(src.entry, src.at)
+		case src.pace.Due() >= p.until:
+			p.cancel(src)
+		}
+	}
+}
+
 // add begins streams of a run; schedules of their own begin at from.
 func (p *Port) add(r *run, sts []*stream, from int64) {
 	if p.run != r {
@@ -534,8 +554,9 @@ func phase(pr *Profile, place int, mean float64) int64 {
 	return int64(turn(place) * units / pr.Schedule.Rate * 1e9)
 }
 
-// setShares sets the port's part of every schedule that all calls share.
-func (p *Port) setShares(r *run, parts []float64, members []int) {
+// setShares sets the port's part of every schedule that all calls share; one
+// that it takes up begins at from.
+func (p *Port) setShares(r *run, parts []float64, members []int, from int64) {
 	if p.run != r {
 		return
 	}
@@ -558,8 +579,7 @@ func (p *Port) setShares(r *run, parts []float64, members []int) {
 		if pr.Schedule.Unit == traffic.Bits {
 			phase *= 8 * src.mean
 		}
-		from := max(p.clock(), r.start) - r.start
-		src.pace.Start(&pr.Schedule, r.start, parts[i], pr.Schedule.Units(from)+phase)
+		src.pace.Start(&pr.Schedule, r.start, parts[i], pr.Schedule.Units(from-r.start)+phase)
 		p.schedule(src)
 	}
 }
