@@ -144,8 +144,16 @@ waiting; ns a packet is its thread's time.
 Sizes are of the inside IP packet; imix is a mix of 64, 576 and 1400 bytes at
 7:4:1. It needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW).
 
-A row of -o json: io, size (0 for imix), direction (bare, decap, encap), mppe,
-way (kernels, empty without MPPE), pps, ns_per_packet, ratio_bare.`,
+kernel, ns is what the kernel does to bring a packet to the port, here at the
+expense of who sends it: with xsk the XDP program and a copy, with tpacket and raw
+the IP stack.
+
+Round trips are of a single packet, all spinning: into a call, back by an inside
+that reflects, and out again (rtt), and turned round at the port (rtt-bare).
+
+A row of -o json: io, size (0 for imix), direction (bare, decap, encap, rtt-bare,
+rtt), mppe, way (kernels, empty without MPPE), pps, ns_per_packet, ns_kernel,
+ratio_bare (of pps; for round trips, of p50_ns), p50_ns (of round trips).`,
 		Example: `  xpptp bench path
   xpptp bench path --io tpacket,xsk --sizes imix --ways go,avx512 -o json`,
 		Args:    cobra.NoArgs,

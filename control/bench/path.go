@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -48,6 +49,7 @@ type PathRow struct {
 	Way         string  `json:"way"`           // kernels; empty without MPPE
 	PPS         float64 `json:"pps"`           // packets a second, by the clock on the wall
 	NsPerPacket float64 `json:"ns_per_packet"` // of the worker's thread
+	NsKernel    float64 `json:"ns_kernel"`     // of another thread, for what the kernel does to bring the packet to the port: beyond sending it and dropping it at once
 	RatioBare   float64 `json:"ratio_bare"`    // PPS over that of bare; of round trips P50 over that of rtt-bare
 	P50         float64 `json:"p50_ns"`        // half of the round trips take no longer; 0 in other rows, as are the rates in this
 }
@@ -158,6 +160,7 @@ func onWorkerThread(f func(cpu int) error) error {
 type pathSide struct {
 	row  PathRow
 	data []pathTurn
+	by   feeder               // that the packets come by
 	make func(n int) error    // sends n packets to it; runs on the feeding thread
 	step func() (bool, error) // one turn of its loop
 	sent func() uint64        // packets that it has sent since its beginning
@@ -165,7 +168,7 @@ type pathSide struct {
 }
 
 // pathTurn is what a block of packets took, in ns a packet.
-type pathTurn struct{ cpu, wall float64 }
+type pathTurn struct{ cpu, wall, kernel float64 }
 
 func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(PathRow)) error {
 	feeding := newFeed(feedCPU)
@@ -189,6 +192,10 @@ func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(P
 	}
 	for _, size := range p.Sizes {
 		sides := []*pathSide{bareSide(r, size)}
+		base, err := sendingCost(r, sides[0], feeding)
+		if err != nil {
+			return err
+		}
 		for _, e := range ends {
 			sides = append(sides, e.side(Decap, size), e.side(Encap, size))
 		}
@@ -205,6 +212,7 @@ func measurePath(ctx context.Context, r *rig, p *PathPlan, feedCPU int, f func(P
 				if err != nil {
 					return err
 				}
+				t.kernel = float64(s.by.spent())/rigBlock - base
 				if n > 0 { // the first is for caches and rings
 					s.data = append(s.data, t)
 				}
@@ -262,14 +270,17 @@ func (s *pathSide) turn() (t pathTurn, err error) {
 	if n < rigBlock/2 {
 		return t, fmt.Errorf("%s, %s: %d of %d packets came through", s.row.Direction, sizeName(s.row.Size), n, rigBlock)
 	}
-	return pathTurn{float64(cpuSum) / float64(counted), float64(wallSum) / float64(counted)}, nil
+	return pathTurn{cpu: float64(cpuSum) / float64(counted), wall: float64(wallSum) / float64(counted)}, nil
 }
 
 func (s *pathSide) finish(bare *pathSide) {
-	slices.SortFunc(s.data, func(a, b pathTurn) int { return int(a.cpu - b.cpu) })
-	s.row.NsPerPacket = s.data[len(s.data)/4].cpu
-	slices.SortFunc(s.data, func(a, b pathTurn) int { return int(a.wall - b.wall) })
-	s.row.PPS = 1e9 / s.data[len(s.data)/4].wall
+	quarter := func(of func(pathTurn) float64) float64 {
+		slices.SortFunc(s.data, func(a, b pathTurn) int { return cmp.Compare(of(a), of(b)) })
+		return of(s.data[len(s.data)/4])
+	}
+	s.row.NsPerPacket = quarter(func(t pathTurn) float64 { return t.cpu })
+	s.row.NsKernel = max(quarter(func(t pathTurn) float64 { return t.kernel }), 0)
+	s.row.PPS = 1e9 / quarter(func(t pathTurn) float64 { return t.wall })
 	s.row.RatioBare = s.row.PPS / bare.row.PPS
 }
 
@@ -297,6 +308,7 @@ func newFeed(cpu int) *feed {
 // settle is how long the kernel has to bring what was sent to the port.
 const settle = 50 * time.Microsecond
 
+// do has w done.
 func (f *feed) do(w func() error) error {
 	f.work <- w
 	err := <-f.done
@@ -341,6 +353,7 @@ func bareSide(r *rig, size int) *pathSide {
 	b := make([]byte, maxPathSize)
 	return &pathSide{
 		row: PathRow{IO: r.io, Size: size, Direction: Bare},
+		by:  r.far,
 		make: func(n int) error {
 			for i := range n {
 				p := b[:of(i)]
@@ -354,6 +367,26 @@ func bareSide(r *rig, size int) *pathSide {
 		step: step,
 		sent: func() uint64 { return forwarded },
 	}
+}
+
+// sendingCost is what sending costs the feeding thread, in ns a packet, if
+// nobody wants what arrives.
+func sendingCost(r *rig, bare *pathSide, feeding *feed) (float64, error) {
+	w, ok := r.far.(*wireFeeder)
+	if !ok {
+		return 0, nil
+	}
+	w.unwanted(true)
+	defer w.unwanted(false)
+	var cost []float64
+	for range 20 {
+		if err := feeding.do(func() error { return bare.make(rigBlock) }); err != nil {
+			return 0, err
+		}
+		cost = append(cost, float64(w.spent())/rigBlock)
+	}
+	slices.Sort(cost)
+	return cost[len(cost)/4], nil
 }
 
 // grePacket fills b with an IPv4 packet that holds an enhanced GRE packet, which all backends take.
@@ -446,9 +479,11 @@ func (e *pathEnd) side(direction string, size int) *pathSide {
 	}
 	of := pathSizes(size)
 	if direction == Decap {
+		s.by = e.r.far
 		s.make = func(n int) error { return e.feedOutside(n, of) }
 		s.sent = func() uint64 { return e.sum(func(st *session.Stats) uint64 { return st.RxPackets }) }
 	} else {
+		s.by = e.r.own
 		s.make = func(n int) error { return e.feedInside(n, of) }
 		s.sent = func() uint64 { return e.sum(func(st *session.Stats) uint64 { return st.TxPackets }) }
 	}
@@ -531,14 +566,14 @@ func (e *pathEnd) complain() error {
 // WritePath prints rows, in the order of Path, as a table for people.
 func WritePath(out io.Writer, rows []PathRow) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "io\tsize\tdirection\tMPPE\tpackets/s\tns/packet\tof bare\t")
+	fmt.Fprintln(w, "io\tsize\tdirection\tMPPE\tpackets/s\tns/packet\tof bare\tkernel, ns\t")
 	trips := false
 	for _, r := range rows {
 		if r.P50 > 0 {
 			trips = true
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.2f\t\n", r.IO, sizeName(r.Size), r.Direction, r.wayName(), r.PPS, r.NsPerPacket, r.RatioBare)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.2f\t%.0f\t\n", r.IO, sizeName(r.Size), r.Direction, r.wayName(), r.PPS, r.NsPerPacket, r.RatioBare, r.NsKernel)
 	}
 	if err := w.Flush(); err != nil || !trips {
 		return err

@@ -59,7 +59,7 @@ func TestPath(t *testing.T) {
 			(r.Direction == Bare || r.Direction == RTTBare) && r.RatioBare != 1 {
 			t.Errorf("row %+v measured nothing", r)
 		}
-		r.PPS, r.NsPerPacket, r.RatioBare, r.P50 = 0, 0, 0, 0
+		r.PPS, r.NsPerPacket, r.NsKernel, r.RatioBare, r.P50 = 0, 0, 0, 0, 0
 		got = append(got, r)
 	}
 	if !slices.Equal(got, want) {
@@ -70,7 +70,7 @@ func TestPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"io", "size", "direction", "mppe", "way", "pps", "ns_per_packet", "ratio_bare", "p50_ns"} {
+	for _, name := range []string{"io", "size", "direction", "mppe", "way", "pps", "ns_per_packet", "ns_kernel", "ratio_bare", "p50_ns"} {
 		if !bytes.Contains(b, []byte(`"`+name+`":`)) {
 			t.Errorf("%s lacks %s", b, name)
 		}

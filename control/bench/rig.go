@@ -61,6 +61,9 @@ type feeder interface {
 	send(ip []byte) error
 	// flush sends what has not been sent, and disposes of what the port sent.
 	flush() error
+	// spent is what the last flush took of the thread's time: the kernel's work
+	// to bring the packets to the port; 0 if there is no kernel.
+	spent() time.Duration
 }
 
 const (
@@ -304,11 +307,14 @@ func ethernetTo(mac [6]byte) []byte {
 // wireFeeder sends on the far end of a veth pair. What arrives there is the
 // kernel's, which drops it.
 type wireFeeder struct {
-	s     *sock.FrameSender
-	frame []byte // its link header stays
+	s      *sock.FrameSender
+	header []byte
+	frames [][]byte // to send
+	n      int
+	took   time.Duration // of the thread's time, by the last flush
 }
 
-func (r *rig) newWire(name string, mac [6]byte) (feeder, error) {
+func (r *rig) newWire(name string, mac [6]byte) (*wireFeeder, error) {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -318,15 +324,41 @@ func (r *rig) newWire(name string, mac [6]byte) (feeder, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	r.onClose(s.Close)
-	return &wireFeeder{s: s, frame: ethernetTo(mac)}, nil
+	w := &wireFeeder{s: s, header: ethernetTo(mac)}
+	for range rigBlock {
+		w.frames = append(w.frames, make([]byte, 0, 2048))
+	}
+	return w, nil
 }
 
 func (w *wireFeeder) send(ip []byte) error {
-	w.frame = append(w.frame[:wire.EthernetLen], ip...)
-	return w.s.Send(w.frame)
+	w.frames[w.n] = append(append(w.frames[w.n][:0], w.header...), ip...)
+	w.n++
+	return nil
 }
 
-func (w *wireFeeder) flush() error { return nil }
+func (w *wireFeeder) flush() error {
+	from := sock.ThreadTime()
+	for _, f := range w.frames[:w.n] {
+		if err := w.s.Send(f); err != nil {
+			return err
+		}
+	}
+	w.took, w.n = sock.ThreadTime()-from, 0
+	return nil
+}
+
+func (w *wireFeeder) spent() time.Duration { return w.took }
+
+// unwanted makes what is sent from here on frames that no port takes, of an
+// EtherType for experiments (IEEE 802), or ends that.
+func (w *wireFeeder) unwanted(yes bool) {
+	t := uint16(wire.EtherTypeIPv4)
+	if yes {
+		t = 0x88b5
+	}
+	w.header[12], w.header[13] = byte(t>>8), byte(t)
+}
 
 // memFeeder is the far end of a pair of ports in memory.
 type memFeeder struct {
@@ -348,6 +380,8 @@ func (m *memFeeder) send(ip []byte) error {
 	}
 	return nil
 }
+
+func (*memFeeder) spent() time.Duration { return 0 }
 
 func (m *memFeeder) push() error {
 	n, err := m.port.Send(m.fs[:m.n])
