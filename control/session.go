@@ -65,10 +65,17 @@ func (k *call) accept(res *aaa.Result, out *ppp.AuthResult) error {
 		return err
 	}
 	out.MPPE = &policy
+	k.setRate()
 	if policy.Mode == ppp.Require {
 		k.l.w.SetEncryption(k.wc, session.Required)
 	}
 	return nil
+}
+
+// setRate has the worker keep to the user's rate.
+func (k *call) setRate() {
+	r := k.terms.grant.Rate
+	k.l.w.SetRate(k.wc, r.Up, r.Down)
 }
 
 var errEncryption = errors.New("the user's encryption is required elsewhere and denied here")
@@ -286,6 +293,7 @@ func (b *Box) Change(s aaa.Selector, c aaa.Change, done func(n int)) {
 		if c.Interim != nil {
 			k.scheduleUpdate()
 		}
+		k.setRate()
 		g := &k.terms.grant
 		k.log.Info("session changed", "user", k.user, "session_timeout", g.SessionTimeout, "idle_timeout", g.IdleTimeout,
 			"rate_up", g.Rate.Up, "rate_down", g.Rate.Down)

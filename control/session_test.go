@@ -12,6 +12,7 @@ import (
 	"xpptp/control/aaa"
 	"xpptp/control/config"
 	"xpptp/control/ppp"
+	"xpptp/engine"
 	"xpptp/engine/session"
 )
 
@@ -263,4 +264,41 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%v: cause %d, want %d", code, got, want)
 		}
 	}
+}
+
+// What a server says about a call's rate holds, from the beginning and when it
+// changes; what is over it is counted.
+func TestGrantedRate(t *testing.T) {
+	b := &books{}
+	s, _ := newTermsSim(t, simOptions{seed: 36}, aaa.Grant{Rate: aaa.Rate{Up: 80_000}}, b)
+	k := s.server.calls()[0]
+	// A second of 1000 packets of 100 bytes each way.
+	second := func() (up, down int) {
+		s.seconds(1) // the buckets fill
+		from, to := k.wc.Stats.RxPackets, k.wc.Stats.TxPackets
+		st, back := &stream{src: k.addr, dst: simLocal, id: 1}, &stream{src: simLocal, dst: k.addr, id: 2}
+		for range 1000 {
+			st.send(s, s.client, 100)
+			back.send(s, s.server, 100)
+			s.step()
+			for _, e := range []*simEnd{s.server, s.client} {
+				s.drainInside(e, func([]byte) {})
+			}
+		}
+		return int(k.wc.Stats.RxPackets - from), int(k.wc.Stats.TxPackets - to)
+	}
+	near := func(got, want int) bool { return got >= want-5 && got <= want+5 }
+	// 80 kbit/s are 100 such packets a second, and the bucket holds 74 more.
+	if up, down := second(); !near(up, 174) || !near(down, 1000) {
+		t.Errorf("%d up, %d down", up, down)
+	}
+	rate, none := uint64(160_000), uint64(0)
+	s.server.box.Change(aaa.Selector{User: "alice"}, aaa.Change{Down: &rate, Up: &none}, func(int) {})
+	if up, down := second(); !near(up, 1000) || !near(down, 274) {
+		t.Errorf("changed: %d up, %d down", up, down)
+	}
+	if n := s.server.drops()[engine.RateLimit]; !near(int(n), 826+726) {
+		t.Errorf("%d dropped", n)
+	}
+	s.hangUp()
 }

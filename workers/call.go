@@ -153,6 +153,15 @@ func (w *Worker) SetEncryption(c *Call, e session.Encryption) {
 	w.Post(func() { c.Encrypt = e })
 }
 
+// SetRate limits what comes from the peer and what goes to it, in bits per
+// second; 0 is no limit.
+func (w *Worker) SetRate(c *Call, fromPeer, toPeer uint64) {
+	w.Post(func() {
+		c.RxRate.Set(fromPeer)
+		c.TxRate.Set(toPeer)
+	})
+}
+
 // OpenReceive sets the receive key. What was held for reordering belongs to
 // the time before and is let go.
 func (w *Worker) OpenReceive(c *Call, p mppe.Params) {

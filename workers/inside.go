@@ -93,6 +93,10 @@ func (w *Worker) route(f *rings.Frame) {
 // enqueue puts the PPP header (and room for MPPE's) in front of an inside
 // packet that fits, and queues it for encryption.
 func (w *Worker) enqueue(c *Call, f *rings.Frame, proto uint16) {
+	if !c.TxRate.Take(w.now, f.Len()) {
+		w.drop(f, c, engine.RateLimit)
+		return
+	}
 	if w.cfg.ClampMSS {
 		wire.ClampMSS(f.Data(), c.Room-40, c.Room-60)
 	}

@@ -275,6 +275,9 @@ func (w *Worker) forward(a *arrival) engine.Drop {
 	if d == engine.Pass && !c.GRE.HandOn(a.seq) {
 		d = engine.GRELate
 	}
+	if d == engine.Pass && !c.RxRate.Take(w.now, f.Len()) {
+		d = engine.RateLimit
+	}
 	if d != engine.Pass {
 		return d
 	}

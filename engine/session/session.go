@@ -58,6 +58,8 @@ type Session struct {
 	Stats Stats
 	punt  bucket
 
+	RxRate, TxRate Rate // limits of what comes from the peer, and goes to it
+
 	// Owner is the worker's own record of this session.
 	Owner any
 }
