@@ -42,8 +42,8 @@ func (c *checker) add(check string, level Level, found, why, mend string) {
 }
 
 // Check looks for what makes a machine slow or broken as a PPTP appliance with
-// this plan. firewall is the packet filter as Machine.Firewall tells it.
-func Check(inv *Inventory, plan *Plan, firewall string) []Finding {
+// this plan. firewall and unread are what Machine.Firewall returned.
+func Check(inv *Inventory, plan *Plan, firewall string, unread error) []Finding {
 	c := &checker{inv: inv, plan: plan}
 	c.rights()
 	c.memory()
@@ -56,7 +56,12 @@ func Check(inv *Inventory, plan *Plan, firewall string) []Finding {
 	}
 	c.interrupts()
 	c.network()
-	c.firewall(firewall)
+	if unread != nil {
+		c.add("firewall", Warn, "cannot be looked at: "+unread.Error(),
+			"it may drop IP protocol 47 (GRE) or TCP port 1723", "sudo xpptp doctor")
+	} else {
+		c.firewall(firewall)
+	}
 	return c.list
 }
 

@@ -34,11 +34,8 @@ command line.`,
 		if err != nil {
 			return err
 		}
-		firewall, err := m.Firewall()
-		if err != nil {
-			inv.Unknown = append(inv.Unknown, "firewall: "+err.Error())
-		}
-		findings := hwprofile.Check(inv, plan, firewall)
+		firewall, unread := m.Firewall()
+		findings := hwprofile.Check(inv, plan, firewall, unread)
 		if out.json() {
 			err = writeJSON(cmd.OutOrStdout(), struct {
 				Findings []hwprofile.Finding `json:"findings"`
