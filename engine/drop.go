@@ -55,6 +55,15 @@ const (
 	MPPEOutOfSync // stateful: waiting for a flushed packet
 	MPPENoSendKey // must be encrypted, send side not open
 
+	// AEAD.
+	AEADNoKey  // encrypted data, but no receive key yet
+	AEADShort  // shorter than counter, tag and one byte
+	AEADReplay // counter was there before
+	AEADLate   // counter behind the window
+	AEADFar    // counter so far ahead that its key is not at hand, and too many such packets
+	AEADForged // authentication failed
+	AEADInsane // authentic, but not a negotiated protocol
+
 	// Inner packets.
 	InnerShort       // too short for its header
 	InnerBad         // version or lengths wrong
@@ -85,6 +94,7 @@ var dropNames = [NumDrops]string{
 	"gre-duplicate", "gre-late", "gre-jump", "gre-reorder-full", "gre-reorder-clear", "gre-ack-only", "gre-window",
 	"ppp-short", "ppp-protocol", "ppp-not-open", "punt-rate", "punt-full",
 	"mppe-plain", "mppe-no-key", "mppe-short", "mppe-bits", "mppe-late", "mppe-insane", "mppe-catch-up", "mppe-out-of-sync", "mppe-no-send-key",
+	"aead-no-key", "aead-short", "aead-replay", "aead-late", "aead-far", "aead-forged", "aead-insane",
 	"inner-short", "inner-bad", "inner-source", "inner-destination", "inner-ecn", "too-big", "no-route", "no-hop", "hop-failed", "not-up", "rate-limit",
 	"tx-full", "no-frame", "port-down", "truncated", "handoff", "session-gone",
 }

@@ -181,20 +181,29 @@ func (r *Rx) parse(b []byte) (h uint16, d engine.Drop) {
 	return h, engine.Pass
 }
 
+// Sane reports whether p is PPP protocol and payload, the protocol is one of
+// the set, and the lengths in its header fit.
+func (s Protocols) Sane(p []byte) bool {
+	proto, n := wire.PPPProtocol(p)
+	switch proto {
+	case wire.PPPIPv4:
+		return s&IPv4 != 0 && wire.SaneInner(proto, p[n:])
+	case wire.PPPIPv6:
+		return s&IPv6 != 0 && wire.SaneInner(proto, p[n:])
+	}
+	return false
+}
+
 // sane reports whether p is PPP protocol and payload of an accepted kind. An
 // IPv4 packet must also have a right header checksum if strict: garbage
 // passes the plain test about once in a million, too often for a packet that
 // would move the key by thousands.
 func (r *Rx) sane(p []byte, strict bool) bool {
-	proto, n := wire.PPPProtocol(p)
-	switch proto {
-	case wire.PPPIPv4:
-		return r.accept&IPv4 != 0 && wire.SaneInner(proto, p[n:]) &&
-			(!strict || wire.IPv4(p[n:]).HeaderChecksumOK())
-	case wire.PPPIPv6:
-		return r.accept&IPv6 != 0 && wire.SaneInner(proto, p[n:])
+	if !r.accept.Sane(p) {
+		return false
 	}
-	return false
+	proto, n := wire.PPPProtocol(p)
+	return !strict || proto != wire.PPPIPv4 || wire.IPv4(p[n:]).HeaderChecksumOK()
 }
 
 // plainIPv4 is sane for what nearly all packets are, a protocol of two bytes and
