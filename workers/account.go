@@ -43,8 +43,12 @@ type Batches struct {
 
 // sampleEvery is one turn of how many the stages of which are timed: of a busy
 // turn of some tens of microseconds the readings of the clock are the
-// hundredth part, of a turn with a single packet the tenth.
-const sampleEvery = 16
+// hundredth part, of a turn with a single packet the tenth. It has no divisor
+// in common with sideEvery, so that the sample is of all kinds of turns.
+const sampleEvery = 17
+
+// interrupted is how long no stage takes: somebody else had the core.
+const interrupted = int64(1e6)
 
 // account is the bookkeeping behind Time and Batches.
 type account struct {
@@ -84,7 +88,9 @@ func (a *account) start(turn uint64) {
 func (a *account) lap(s Stage) {
 	if a.timed {
 		now := a.clock()
-		a.laps[s] += now - a.at
+		if took := now - a.at; took < interrupted {
+			a.laps[s] += took
+		}
 		a.at = now
 	}
 }

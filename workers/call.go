@@ -2,6 +2,7 @@ package workers
 
 import (
 	"net/netip"
+	"slices"
 
 	"xpptp/engine"
 	"xpptp/engine/gre"
@@ -223,6 +224,21 @@ func (w *Worker) NetworkUp(c *Call, addr netip.Addr) {
 			c.UpV4 = true
 		} else {
 			c.UpV6 = true
+		}
+	})
+}
+
+// SetNets makes IPv4 networks reachable behind the far end of a server's call,
+// once IPv4 is up and until it is down.
+func (w *Worker) SetNets(c *Call, nets []netip.Prefix) {
+	nets = slices.Clone(nets)
+	w.Post(func() {
+		if !c.UpV4 {
+			return
+		}
+		for _, p := range nets {
+			w.table.BindNet(&c.Session, p)
+			w.team.inside.setNet(p, w.cfg.ID)
 		}
 	})
 }

@@ -298,7 +298,7 @@ func (w *Worker) forward(a *arrival) engine.Drop {
 }
 
 // checkV4 checks an inside packet and cuts padding. A server's call may send
-// only from its own address; what a client receives must be for it.
+// only from its own address and the networks behind it; what a client receives must be for it.
 func (w *Worker) checkV4(c *Call, f *rings.Frame) engine.Drop {
 	ip, d := wire.ParseIPv4(f.Data())
 	if d != engine.Pass {
@@ -312,7 +312,7 @@ func (w *Worker) checkV4(c *Call, f *rings.Frame) engine.Drop {
 		if dst := ip.Dst(); dst != mine && !wire.IsMulticast4(dst) && dst != [4]byte{255, 255, 255, 255} {
 			return engine.InnerDestination
 		}
-	} else if ip.Src() != mine {
+	} else if src := ip.Src(); src != mine && !c.Covers(src) {
 		return engine.InnerSource
 	}
 	f.Trim(len(ip))

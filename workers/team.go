@@ -206,15 +206,24 @@ func (w *Worker) unbind(c *Call, v6 bool) {
 	}
 	if v6 {
 		w.table.UnbindV6(&c.Session)
-	} else {
-		w.table.UnbindV4(&c.Session)
+		return
 	}
+	w.table.UnbindV4(&c.Session)
+	for _, p := range c.Nets {
+		w.team.inside.unsetNet(p, w.cfg.ID)
+	}
+	w.table.UnbindNets(&c.Session)
 }
 
 // directory knows which worker has an inside address. Workers write it as
 // calls come and go, and read it for the packets only that are not theirs.
 // One without parts, of a single worker, knows nothing.
-type directory struct{ parts []directoryPart }
+type directory struct {
+	parts []directoryPart
+
+	mu   sync.RWMutex
+	nets session.Nets[int] // behind the far ends of calls
+}
 
 type directoryPart struct {
 	mu    sync.RWMutex
@@ -259,6 +268,20 @@ func (d *directory) unset(a netip.Addr, owner int) {
 	p.mu.Unlock()
 }
 
+func (d *directory) setNet(p netip.Prefix, owner int) {
+	d.mu.Lock()
+	d.nets.Set(p, owner)
+	d.mu.Unlock()
+}
+
+func (d *directory) unsetNet(p netip.Prefix, owner int) {
+	d.mu.Lock()
+	if o, ok := d.nets.Get(p); ok && o == owner {
+		d.nets.Delete(p)
+	}
+	d.mu.Unlock()
+}
+
 func (d *directory) find(a netip.Addr) (owner int, ok bool) {
 	if d.parts == nil {
 		return 0, false
@@ -267,5 +290,10 @@ func (d *directory) find(a netip.Addr) (owner int, ok bool) {
 	p.mu.RLock()
 	owner, ok = p.owner[a]
 	p.mu.RUnlock()
+	if !ok && a.Is4() {
+		d.mu.RLock()
+		owner, ok = d.nets.Find(a.As4())
+		d.mu.RUnlock()
+	}
 	return owner, ok
 }

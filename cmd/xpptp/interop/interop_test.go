@@ -23,6 +23,7 @@ var (
 	xpptpBin  string // xpptp
 	logs      string // where failed rows leave their logs
 	ioBackend = envOr("XPPTP_IO", "auto")
+	ioWorkers = envOr("XPPTP_WORKERS", "0")
 	insideNIC = envOr("XPPTP_INSIDE", "tun") == "nic"
 )
 

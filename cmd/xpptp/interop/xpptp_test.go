@@ -148,7 +148,7 @@ func (s *xpptpServer) start(p policy) error {
 	if s.lan != nil {
 		inside = "in0"
 	}
-	args := []string{"serve", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--inside", inside, "--local", tunnelIP,
+	args := []string{"serve", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--workers", ioWorkers, "--inside", inside, "--local", tunnelIP,
 		"--pool", "192.168.77.11-192.168.77.60", "--secrets", secrets}
 	args = append(args, policyArgs(p)...)
 	args = append(args, strings.Fields(os.Getenv("XPPTP_SERVE_ARGS"))...)
@@ -263,7 +263,7 @@ func (c *xpptpClient) dial(server string, p policy, cr credential, n int) ([]cal
 	if n > 1 {
 		tun = "xi%d" // one device for each call, numbered by the kernel
 	}
-	args := []string{"dial", "--io", ioBackend, "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
+	args := []string{"dial", "--io", ioBackend, "--workers", ioWorkers, "--server", server, "--user", cr.user, "--password-file", file, "--tun", tun, "--calls", fmt.Sprint(n), "-o", "json"}
 	args = append(args, policyArgs(p)...)
 	if p.patient {
 		args = append(args, "--persist") // pptpd's queue of connections is short: some are refused at first
