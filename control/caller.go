@@ -292,10 +292,10 @@ func (n *Connection) connected(cn *conn) {
 	cn.onDown = func(e pptp.Closed) {
 		cause := CauseLost
 		switch {
-		case !n.up:
-			cause = CauseStart
 		case cn.killed:
 			cause = CauseAborted
+		case !n.up:
+			cause = CauseStart
 		case e.Reason == pptp.ClosedLocally || e.Reason == pptp.ClosedStopTimeout:
 			cause = CauseEnded
 		}

@@ -207,7 +207,7 @@ func runAgain(cmd *cobra.Command, env string, own func(*exec.Cmd)) error {
 	again.Env = append(os.Environ(), env+"=1")
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, cmd.OutOrStdout(), cmd.ErrOrStderr()
 	own(again)
-	// A terminal sends ^C to both of us; what is sent to us alone is passed on.
+	sock.Tied(again) // it ends with us; what we are sent is passed on
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)

@@ -26,6 +26,7 @@ type fleet struct {
 	clients []*client
 	groups  []*group
 	actions actions
+	unbegun int // clients that launch has not come to
 	wake    chan struct{}
 	ending  bool // nothing begins any more
 	rng     *rand.Rand
@@ -177,7 +178,11 @@ func (f *fleet) launch(s *schedule) (last int64) {
 	begin := f.caller.Now()
 	for i, c := range f.clients {
 		last = begin + int64(s.at(i))
-		f.do(last, c.begin)
+		f.unbegun++
+		f.do(last, func(due int64) {
+			f.unbegun--
+			c.begin(due)
+		})
 	}
 	if f.plan.KillRate > 0 && !f.killing {
 		f.killing = true
@@ -375,11 +380,11 @@ func (f *fleet) storm(due int64) {
 	f.do(due+int64(f.plan.Storm), f.storm)
 }
 
-// settled reports whether no call is on its way up.
+// settled reports whether all clients have begun and no call is on its way up.
 func (f *fleet) settled() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.tally.now.Connecting+f.tally.now.Negotiating == 0
+	return f.unbegun == 0 && f.tally.now.Connecting+f.tally.now.Negotiating == 0
 }
 
 // empty reports whether all calls are over.
@@ -405,7 +410,7 @@ func (f *fleet) bringUp(ctx context.Context, s *schedule) error {
 func (f *fleet) takeDown(ctx context.Context) error {
 	f.mu.Lock()
 	f.ending = true
-	f.actions = nil
+	f.actions, f.unbegun = nil, 0
 	rate := f.plan.StopRate
 	if rate == 0 {
 		rate = f.plan.Rate

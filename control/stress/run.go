@@ -208,6 +208,7 @@ func (r *run) withFleet(ctx context.Context, p *config.Stress, with func(context
 	err = errors.Join(err, f.takeDown(ctx))
 	stop()
 	<-watched
+	f.sample(r.caller.Now())
 	r.total.merge(f.tally)
 	return err
 }
