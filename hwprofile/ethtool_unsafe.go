@@ -13,20 +13,18 @@ import (
 
 // ethtoolQuery asks a driver what the ethtool library does not: RSS key, table
 // of any size, hashed fields and flow rules (include/uapi/linux/ethtool.h).
-type ethtoolQuery struct {
-	fd   int
-	name string
-}
+//
+// It passes a buffer that starts with a command to the driver, which writes its
+// answer there.
+type ethtoolQuery func(buf []byte) error
 
-func openEthtool(name string) (*ethtoolQuery, error) {
+func openEthtool(name string) (ask ethtoolQuery, shut func(), err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("socket for ethtool: %w", err)
+		return nil, nil, fmt.Errorf("socket for ethtool: %w", err)
 	}
-	return &ethtoolQuery{fd, name}, nil
+	return func(buf []byte) error { return ethtoolIoctl(fd, name, buf) }, func() { _ = unix.Close(fd) }, nil
 }
-
-func (q *ethtoolQuery) close() { _ = unix.Close(q.fd) }
 
 // ifreq is struct ifreq with a pointer in its union.
 type ifreq struct {
@@ -35,12 +33,10 @@ type ifreq struct {
 	_    [16]byte
 }
 
-// ask passes buf, which starts with a command, to the driver, which writes its
-// answer there.
-func (q *ethtoolQuery) ask(buf []byte) error {
+func ethtoolIoctl(fd int, name string, buf []byte) error {
 	r := ifreq{data: unsafe.Pointer(unsafe.SliceData(buf))}
-	copy(r.name[:unix.IFNAMSIZ-1], q.name)
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(q.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&r))); e != 0 {
+	copy(r.name[:unix.IFNAMSIZ-1], name)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&r))); e != 0 {
 		return e
 	}
 	return nil
@@ -82,10 +78,10 @@ var flowTypes = []struct {
 }{{"tcp4", 0x01}, {"udp4", 0x02}, {"ipv4", 0x10}}
 
 // rss returns nil if the driver tells nothing.
-func (q *ethtoolQuery) rss() *RSS {
+func (ask ethtoolQuery) rss() *RSS {
 	head := make([]byte, rxfhConfig)
 	put32(head, 0, unix.ETHTOOL_GRSSH)
-	if q.ask(head) != nil {
+	if ask(head) != nil {
 		return nil
 	}
 	indir, key := int(u32(head, rxfhIndirSize)), int(u32(head, rxfhKeySize))
@@ -96,7 +92,7 @@ func (q *ethtoolQuery) rss() *RSS {
 	put32(buf, 0, unix.ETHTOOL_GRSSH)
 	put32(buf, rxfhIndirSize, uint32(indir))
 	put32(buf, rxfhKeySize, uint32(key))
-	if q.ask(buf) != nil {
+	if ask(buf) != nil {
 		return nil
 	}
 	r := &RSS{Fields: make(map[string][]string)}
@@ -111,7 +107,7 @@ func (q *ethtoolQuery) rss() *RSS {
 		buf := make([]byte, rxnfcSize)
 		put32(buf, 0, unix.ETHTOOL_GRXFH)
 		put32(buf, rxnfcFlow, t.id)
-		if q.ask(buf) != nil {
+		if ask(buf) != nil {
 			continue
 		}
 		data := binary.NativeEndian.Uint64(buf[rxnfcData:])
@@ -125,10 +121,10 @@ func (q *ethtoolQuery) rss() *RSS {
 }
 
 // rules returns how many flow rules there are and how many there may be.
-func (q *ethtoolQuery) rules() (n, room int) {
+func (ask ethtoolQuery) rules() (n, room int) {
 	buf := make([]byte, rxnfcSize)
 	put32(buf, 0, unix.ETHTOOL_GRXCLSRLCNT)
-	if q.ask(buf) != nil {
+	if ask(buf) != nil {
 		return 0, 0
 	}
 	const special = 0x80000000 // RX_CLS_LOC_SPECIAL: the driver chooses places

@@ -152,14 +152,14 @@ func (*live) NIC(name string) (n NIC, err error) {
 			n.Features[f] = Feature{On: s.Active, Fixed: !s.Available || s.NeverChanged}
 		}
 	}
-	q, err := openEthtool(name)
+	ask, shut, err := openEthtool(name)
 	if err != nil {
 		return n, err
 	}
-	defer q.close()
-	n.RSS = q.rss()
+	defer shut()
+	n.RSS = ask.rss()
 	if f, ok := n.Features["rx-ntuple-filter"]; ok && (f.On || !f.Fixed) {
-		rules, room := q.rules()
+		rules, room := ask.rules()
 		n.NTuple = &NTuple{On: f.On, Rules: rules, Room: room}
 	}
 	n.XDP, err = xdpFeatures(name)

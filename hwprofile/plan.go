@@ -3,6 +3,7 @@ package hwprofile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ import (
 type Request struct {
 	Workers    int      // 0: as many as the machine has room for
 	AtMost     int      // bounds the plan's own choice; 0: MaxOwnWorkers
-	Interfaces []string // that carry calls; none: those with a driver and a link that are not made of others
+	Interfaces []string // that carry calls; none: all of hardware that are up, or else all that are up
 	CPUs       []int    // for the workers, in this order; none: the plan's choice
 	IO         string   // backend: xsk, asavie, tpacket, raw; empty or auto: xsk
 	// KeepQueues: plan for the number of queues that there are.
@@ -129,26 +130,51 @@ func MakePlan(inv *Inventory, profiles Profiles, req Request) (*Plan, error) {
 	return p, nil
 }
 
-// choose returns the interfaces that are asked for, by name.
-func choose(inv *Inventory, want []string) (chosen []*Interface, err error) {
-	want = slices.Compact(slices.Sorted(slices.Values(want)))
-	for _, name := range want {
+// choose returns the interfaces that are asked for, by name; in place of VLANs
+// and bonds what they are made of, since that has the queues. Without a wish
+// the ends of other people's containers stay out of it.
+func choose(inv *Inventory, want []string) ([]*Interface, error) {
+	chosen := make(map[string]*Interface)
+	var add func(name string) error
+	add = func(name string) error {
 		n := inv.Interface(name)
-		if n == nil {
-			return nil, fmt.Errorf("plan: there is no interface %q", name)
+		switch {
+		case n == nil:
+			return fmt.Errorf("plan: there is no interface %q", name)
+		case len(n.Lower) == 0 || n.Kind == "bridge" || chosen[name] != nil:
+			chosen[name] = n
+			return nil
 		}
-		chosen = append(chosen, n)
+		for _, lower := range n.Lower {
+			if lower == name || inv.Interface(lower) == nil { // it is in another namespace
+				chosen[name] = n
+			} else if err := add(lower); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range want {
+		if err := add(name); err != nil {
+			return nil, err
+		}
 	}
 	if len(want) == 0 {
-		for i := range inv.Interfaces {
-			n := &inv.Interfaces[i]
-			if n.Up && n.Kind == "ethernet" && n.Driver != "" && len(n.Lower) == 0 || n.Up && n.Kind == "veth" {
-				chosen = append(chosen, n)
+		plain := func(n Interface) bool {
+			return n.Up && n.Driver != "" && (n.Kind == "ethernet" || n.Kind == "veth") && len(n.Lower) == 0
+		}
+		hardware := func(n Interface) bool { return plain(n) && n.Bus != "" && n.Bus != "N/A" }
+		take := hardware
+		if !slices.ContainsFunc(inv.Interfaces, hardware) {
+			take = func(n Interface) bool { return plain(n) && len(n.Upper) == 0 }
+		}
+		for i, n := range inv.Interfaces {
+			if take(n) {
+				chosen[n.Name] = &inv.Interfaces[i]
 			}
 		}
 	}
-	slices.SortFunc(chosen, func(a, b *Interface) int { return cmp.Compare(a.Name, b.Name) })
-	return chosen, nil
+	return slices.SortedFunc(maps.Values(chosen), func(a, b *Interface) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
 // homeNode is the NUMA node that most interfaces are on, -1 if it is unknown.

@@ -134,6 +134,52 @@ func TestPlanErrors(t *testing.T) {
 	}
 }
 
+func TestPlanInterfaces(t *testing.T) {
+	nic := func(name, kind, driver, bus string, lower, upper []string) Interface {
+		return Interface{Name: name, Kind: kind, Up: true, Lower: lower, Upper: upper, Node: -1, NIC: NIC{Driver: driver, Bus: bus}}
+	}
+	host := []Interface{
+		nic("vlan7", "vlan", "802.1Q VLAN Support", "", []string{"bond0"}, nil),
+		nic("bond0", "bond", "bonding", "", []string{"eth0", "eth1"}, []string{"vlan7"}),
+		nic("eth1", "ethernet", "ice", "0000:01:00.1", nil, []string{"bond0"}),
+		nic("eth0", "ethernet", "ice", "0000:01:00.0", nil, []string{"bond0"}),
+		nic("eth2", "ethernet", "igb", "0000:02:00.0", nil, nil),
+		nic("veth9", "veth", "veth", "", nil, []string{"br0"}),
+		nic("br0", "bridge", "bridge", "", []string{"veth9"}, nil),
+		nic("away", "vlan", "802.1Q VLAN Support", "", []string{"elsewhere"}, nil),
+	}
+	container := []Interface{
+		nic("eth0", "veth", "veth", "", nil, nil),
+		nic("tun0", "tun", "tun", "", nil, nil),
+		nic("veth1", "veth", "veth", "", nil, []string{"br0"}),
+	}
+	host[4].Up = false
+	for _, tt := range []struct {
+		all  []Interface
+		want []string
+		got  string
+	}{
+		{host, nil, "[eth0 eth1]"},
+		{host, []string{"vlan7"}, "[eth0 eth1]"},
+		{host, []string{"eth1", "bond0", "eth1"}, "[eth0 eth1]"},
+		{host, []string{"eth2"}, "[eth2]"},
+		{host, []string{"br0"}, "[br0]"},
+		{host, []string{"veth9"}, "[veth9]"},
+		{host, []string{"away"}, "[away]"},
+		{container, nil, "[eth0]"},
+	} {
+		inv := machine(2, 1, 1)
+		inv.Interfaces = tt.all
+		var names []string
+		for _, i := range plan(t, inv, Request{Interfaces: tt.want}).Interfaces {
+			names = append(names, i.Name)
+		}
+		if got := fmt.Sprint(names); got != tt.got {
+			t.Errorf("%v: %s, want %s", tt.want, got, tt.got)
+		}
+	}
+}
+
 func TestSteering(t *testing.T) {
 	inv := machine(8, 1, 1)
 	for _, tt := range []struct {

@@ -42,7 +42,7 @@ func TestTrees(t *testing.T) {
 		tree string
 		reqs []Request
 	}{
-		{"two-sockets", []Request{{Interfaces: []string{"ens785f0"}}, {Interfaces: []string{"ens785f0"}, Workers: 20}}},
+		{"two-sockets", []Request{{Interfaces: []string{"vlan100"}}, {Interfaces: []string{"ens785f0"}, Workers: 20}}},
 		{"cloud-ena", []Request{{}, {Workers: 6}}},
 		{"container", []Request{{}, {Workers: 2}}},
 	} {
