@@ -22,6 +22,7 @@ type Port struct {
 	fd   int // -1: closed
 	cut  super
 	left bool // cut has more to give
+	join coalescer
 }
 
 func newPort(fd int, pool *rings.Pool, info rings.Info) *Port {
@@ -116,35 +117,25 @@ func (p *Port) lost(e unix.Errno) {
 	p.gone = fmt.Errorf("%s: %w: %w", p.info.Name, e, rings.ErrPortDown)
 }
 
-// Send implements rings.Port. The kernel has each packet when Send returns.
+// Send implements rings.Port. The kernel has the packets when Send returns,
+// TCP segments of a connection as one packet where they fit together. What it
+// refuses is dropped and counted.
 func (p *Port) Send(fs []*rings.Frame) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gone != nil {
-		return 0, p.gone
-	}
-	n, sent, bytes := 0, 0, 0
-loop:
-	for _, f := range fs {
-		switch e := p.io.write(f.Data()); e {
-		case 0:
-			sent, bytes = sent+1, bytes+f.Len()
-		case unix.EAGAIN:
-			p.stats.TxFull.Add(uint64(len(fs) - n))
-			break loop
-		case unix.EBADFD:
-			p.lost(e)
-			break loop
-		default: // EIO: the interface is down; EINVAL: not an IP packet
-			p.stats.TxDropped.Add(1)
+	n := 0
+	for n < len(fs) && p.gone == nil {
+		k := min(len(fs)-n, burst)
+		sent, bytes, calls, gone := p.writeBurst(fs[n : n+k])
+		if gone != 0 {
+			p.lost(gone)
 		}
-		f.Free()
-		n++
+		p.stats.Kicks.Add(uint64(calls))
+		p.stats.Tx(sent, bytes)
+		n += k
 	}
-	p.stats.Kicks.Add(uint64(n))
-	p.stats.Tx(sent, bytes)
 	if n > 0 {
-		return n, nil
+		return n, nil // what is wrong shows next time
 	}
 	return 0, p.gone
 }

@@ -16,9 +16,10 @@ type queue struct {
 	room    int
 	hdr     *[vnetSize]byte // of the packet read last
 	none    *[vnetSize]byte // for packets written: no offload
+	large   *[vnetSize]byte // for one that the kernel cuts
 	scratch []byte          // room for the frame's part, then the rest
 	in      *[3]unix.Iovec
-	out     *[2]unix.Iovec
+	out     []unix.Iovec // header, and the pieces of a packet
 }
 
 const largest = 1 << 16 // no IP packet is longer
@@ -26,13 +27,12 @@ const largest = 1 << 16 // no IP packet is longer
 func newQueue(fd, room int) queue {
 	q := queue{
 		fd: fd, room: room,
-		hdr: new([vnetSize]byte), none: new([vnetSize]byte),
+		hdr: new([vnetSize]byte), none: new([vnetSize]byte), large: new([vnetSize]byte),
 		scratch: make([]byte, room+largest),
-		in:      new([3]unix.Iovec), out: new([2]unix.Iovec),
+		in:      new([3]unix.Iovec), out: make([]unix.Iovec, 0, 1+burst),
 	}
 	set(&q.in[0], q.hdr[:])
 	set(&q.in[2], q.scratch[room:])
-	set(&q.out[0], q.none[:])
 	return q
 }
 
@@ -59,8 +59,24 @@ func (q *queue) whole(f *rings.Frame, n int) []byte {
 	return q.scratch[:n]
 }
 
-func (q *queue) write(p []byte) unix.Errno {
-	set(&q.out[1], p)
+// begin, more and end write a packet of up to burst pieces: large says that it
+// goes with that header.
+func (q *queue) begin(p []byte, large bool) {
+	q.out = q.out[:0]
+	if large {
+		q.more(q.large[:])
+	} else {
+		q.more(q.none[:])
+	}
+	q.more(p)
+}
+
+func (q *queue) more(p []byte) {
+	q.out = q.out[:len(q.out)+1]
+	set(&q.out[len(q.out)-1], p)
+}
+
+func (q *queue) end() unix.Errno {
 	_, e := call(unix.SYS_WRITEV, q.fd, &q.out[0], len(q.out))
 	return e
 }

@@ -236,6 +236,9 @@ func TestTCP(t *testing.T) {
 					t.Errorf("%s port: %+v", name, s)
 				}
 			}
+			if s := pb.Stats(); s.Kicks >= s.TxPackets {
+				t.Errorf("%d packets crossed in %d calls: none were joined", s.TxPackets, s.Kicks)
+			}
 		})
 	}
 }
