@@ -68,7 +68,7 @@ func TestGopacketAgrees(t *testing.T) {
 }
 
 func compare(t *rapid.T, b []byte, p Path, tos uint8, v6 bool) {
-	first := gopacket.LayerType(layers.LayerTypeIPv4)
+	first := layers.LayerTypeIPv4
 	if v6 {
 		first = layers.LayerTypeIPv6
 	}

@@ -33,7 +33,7 @@ const (
 // follows Lease counts for OpSend, and the first time only.
 type Request struct {
 	Op       Op
-	Lease    time.Duration // how long to send, from now; whole milliseconds
+	Lease    time.Duration // how long to send, from now; whole microseconds
 	Wait     time.Duration // when the schedule begins, from now; whole microseconds
 	Schedule Schedule
 	Sizes    Sizes
@@ -43,27 +43,24 @@ type Request struct {
 //
 //	 0  operation
 //	 1  unit of the rate
-//	 2  lease in ms
+//	 2  number of sizes in the mix
 //	 4  packets in a burst
 //	 8  rate, and where the ramp ends, as IEEE 754
 //	24  ramp's time in ns
-//	32  number of sizes in the mix
-//	34  smallest and largest size
-//	38  zero
-//	40  wait in µs
+//	32  lease and wait in µs
+//	40  smallest and largest size
 //	44  size and weight, for each of the mix
 func (r *Request) Append(b []byte) []byte {
 	b = append(b, byte(r.Op), byte(r.Schedule.Unit))
-	b = be.AppendUint16(b, uint16(r.Lease/time.Millisecond))
+	b = be.AppendUint16(b, uint16(len(r.Sizes.Mix)))
 	b = be.AppendUint32(b, uint32(r.Schedule.Burst))
 	b = be.AppendUint64(b, math.Float64bits(r.Schedule.Rate))
 	b = be.AppendUint64(b, math.Float64bits(r.Schedule.To))
 	b = be.AppendUint64(b, uint64(r.Schedule.Over))
-	b = be.AppendUint16(b, uint16(len(r.Sizes.Mix)))
+	b = be.AppendUint32(b, uint32(r.Lease/time.Microsecond))
+	b = be.AppendUint32(b, uint32(r.Wait/time.Microsecond))
 	b = be.AppendUint16(b, uint16(r.Sizes.Min))
 	b = be.AppendUint16(b, uint16(r.Sizes.Max))
-	b = be.AppendUint16(b, 0)
-	b = be.AppendUint32(b, uint32(r.Wait/time.Microsecond))
 	for _, w := range r.Sizes.Mix {
 		b = be.AppendUint16(b, uint16(w.Size))
 		b = be.AppendUint16(b, uint16(w.Weight))
@@ -78,27 +75,24 @@ func ParseRequest(b []byte) (r Request, err error) {
 	if len(b) < requestLen {
 		return r, errBody
 	}
-	n := int(be.Uint16(b[32:]))
+	n := int(be.Uint16(b[2:]))
 	if n > maxMix || len(b) != requestLen+4*n {
 		return r, errBody
 	}
 	r = Request{
 		Op:    Op(b[0]),
-		Lease: time.Duration(be.Uint16(b[2:])) * time.Millisecond,
-		Wait:  time.Duration(be.Uint32(b[40:])) * time.Microsecond,
+		Lease: time.Duration(be.Uint32(b[32:])) * time.Microsecond,
+		Wait:  time.Duration(be.Uint32(b[36:])) * time.Microsecond,
 		Schedule: Schedule{
 			Unit: Unit(b[1]), Burst: int(be.Uint32(b[4:])),
 			Rate: math.Float64frombits(be.Uint64(b[8:])), To: math.Float64frombits(be.Uint64(b[16:])),
 			Over: time.Duration(be.Uint64(b[24:])),
 		},
-		Sizes: Sizes{Min: int(be.Uint16(b[34:])), Max: int(be.Uint16(b[36:]))},
+		Sizes: Sizes{Min: int(be.Uint16(b[40:])), Max: int(be.Uint16(b[42:]))},
 	}
 	for i := range n {
 		w := b[requestLen+4*i:]
 		r.Sizes.Mix = append(r.Sizes.Mix, Weighted{int(be.Uint16(w)), int(be.Uint16(w[2:]))})
-	}
-	if be.Uint16(b[38:]) != 0 {
-		return r, errors.New("bytes 38 and 39 are not zero")
 	}
 	if r.Op < OpSend || r.Op > OpQuery {
 		return r, fmt.Errorf("operation %d: want %d to %d", r.Op, OpSend, OpQuery)

@@ -165,17 +165,17 @@ func (p *Pacer) Sent(size int) {
 	}
 }
 
-// Skip moves on to time t without sending and returns how many packets, of
-// the given mean size, the schedule had before that.
-func (p *Pacer) Skip(t int64, mean float64) float64 {
-	u := p.s.Units(t - p.start)
-	if u <= p.units {
+// Skip leaves out the packets, of the given mean size, that are due before t,
+// but for the last, and returns how many.
+func (p *Pacer) Skip(t int64, mean float64) uint64 {
+	each := p.step
+	if p.s.Unit == Bits {
+		each *= 8 * mean
+	}
+	n := math.Floor((p.s.Units(t-p.start) - p.units) / each)
+	if n <= 0 {
 		return 0
 	}
-	n := (u - p.units) / p.step
-	p.units = u
-	if p.s.Unit == Bits {
-		n /= 8 * mean
-	}
-	return n
+	p.units += n * each
+	return uint64(n)
 }

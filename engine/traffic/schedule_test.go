@@ -125,7 +125,7 @@ func TestShares(t *testing.T) {
 func TestSkip(t *testing.T) {
 	for _, c := range []struct {
 		s    Schedule
-		want float64 // packets left out
+		want uint64 // packets left out
 	}{
 		{Schedule{Rate: 1000}, 490},
 		{Schedule{Rate: 1e6, Unit: Bits}, 490}, // of 125 bytes
@@ -136,14 +136,17 @@ func TestSkip(t *testing.T) {
 		for range 10 {
 			p.Sent(125)
 		}
-		if n := p.Skip(500e6, 125); math.Abs(n-c.want) > 1e-6 {
+		if n := p.Skip(500e6, 125); n != c.want {
 			t.Errorf("%+v: %v left out, want %v", c.s, n, c.want)
 		}
-		if d := p.Due() - 500e6; d < -1 || d > 1 {
+		if d := p.Due() - 500e6; d != 0 {
 			t.Errorf("%+v: then the next is due at %d", c.s, p.Due())
 		}
 		if n := p.Skip(400e6, 125); n != 0 {
 			t.Errorf("%+v: skipped back by %v", c.s, n)
+		}
+		if n := p.Skip(500.9e6, 125); c.s.Burst == 0 && (n != 0 || p.Due() != 500e6) {
+			t.Errorf("%+v: %v left out within the time of one, the next is due at %d", c.s, n, p.Due())
 		}
 	}
 }

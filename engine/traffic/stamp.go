@@ -143,7 +143,8 @@ func ParseStamp(b []byte) (Stamp, Verdict) {
 	if s[2] != stampVersion || s.Flags()&^flagsKnown != 0 {
 		return s, Corrupt
 	}
-	rest, crc := b[StampLen:], uint32(0)
+	rest := b[StampLen:]
+	var crc uint32
 	switch {
 	case s.Flags()&FlagControl != 0:
 		crc = checksum(rest)
@@ -191,7 +192,7 @@ func (s Stamp) Reply(now int64, clock uint32) {
 	}
 	s[3] |= uint8(f)
 	be.PutUint32(s[28:], uint32(now))
-	crc := uint32(0)
+	var crc uint32
 	if s.Flags()&FlagControl != 0 {
 		crc = checksum(s[StampLen:])
 	} else {

@@ -272,7 +272,7 @@ func (l *Load) Start(profiles []Profile, length time.Duration) error {
 	}
 	for w, p := range l.ports {
 		r.byWorker[w] = make([]int, len(profiles))
-		p.post(func() { p.reset(r) })
+		p.post(func() { p.reset(r, start+int64(length)) })
 	}
 	l.run = r
 	begun := make([][]*stream, len(l.ports))

@@ -72,6 +72,7 @@ type Port struct {
 	streams map[uint32]*stream
 	run     *run
 	until   int64 // when sending ends
+	early   bool  // that is before the end of the run
 	sending int   // sources in the calendar
 
 	counts []traffic.Counts // per profile
@@ -167,7 +168,7 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 		}
 		due := src.pace.Due()
 		if late := now - due; late > int64(p.l.cfg.Behind) {
-			p.sender.Skipped += uint64(src.pace.Skip(now-int64(p.l.cfg.Behind), src.mean))
+			p.sender.Skipped += src.pace.Skip(min(now-int64(p.l.cfg.Behind), p.until), src.mean)
 			due = src.pace.Due()
 		}
 		if due >= p.until {
@@ -380,13 +381,13 @@ func (p *Port) request(src *source, now int64) *rings.Frame {
 		if pr.Total {
 			r.Schedule = pr.Schedule.Part(p.members[st.profile])
 		}
-		r.Lease = max(min(lease, time.Duration(p.until-now)), time.Millisecond)
+		r.Lease = min(lease, time.Duration(p.until-now)+time.Microsecond) // of which the last part is cut off
 		r.Wait = min(max(time.Duration(src.begin-now), 0), r.Lease)
 	}
 	if over {
 		every = askLast
 		r = traffic.Request{Op: traffic.OpQuery}
-		if st.flow == Down && p.until < p.run.end { // else it stops by itself
+		if st.flow == Down && p.early { // else it stops by itself
 			r.Op = traffic.OpStop
 		}
 		if src.last == 0 {
@@ -457,12 +458,10 @@ func (p *Port) idle(now int64) {
 		return
 	}
 	p.armed = next
-	switch d := next - now - int64(wakeEarly); {
-	case next == math.MaxInt64:
+	if next == math.MaxInt64 {
 		p.timer.Stop()
-	default:
-		// If it is to be readable already it stays so until it is set again.
-		p.timer.Set(time.Duration(d))
+	} else {
+		p.timer.Set(time.Duration(next-now) - wakeEarly) // if that is over, it is readable at once
 	}
 	if p.mail.pending.Load() { // what was posted before the timer was set
 		p.timer.Set(0)
@@ -472,8 +471,8 @@ func (p *Port) idle(now int64) {
 // The commands: each runs on the worker.
 
 // reset begins a run.
-func (p *Port) reset(r *run) {
-	p.run, p.until = r, r.end
+func (p *Port) reset(r *run, end int64) {
+	p.run, p.until, p.early = r, end, false
 	for _, src := range p.entries {
 		if src != nil && src.waiting {
 			p.cal.Remove(src.entry)
@@ -488,7 +487,10 @@ func (p *Port) reset(r *run) {
 
 // stop ends sending at a time.
 func (p *Port) stop(at int64) {
-	p.until = min(p.until, at)
+	if at >= p.until {
+		return
+	}
+	p.until, p.early = at, true
 	for _, src := range p.entries {
 		switch {
 		case src == nil:

@@ -155,13 +155,9 @@ func (r *rig) speed(ctx context.Context, c *SelfTestConfig, res *SelfTestResult)
 		if err == nil {
 			err = sock.Pin(cpus[len(cpus)-1])
 		}
-		for end := time.Now().Add(c.Time * time.Duration(len(contenders))); err == nil && time.Now().Before(end); err = ctx.Err() {
-			for i, step := range contenders {
-				n, serr := r.turn(step)
-				if serr != nil {
-					err = serr
-				}
-				pps[i] = append(pps[i], n)
+		for end := time.Now().Add(c.Time * time.Duration(len(contenders))); err == nil && time.Now().Before(end); {
+			if err = ctx.Err(); err == nil {
+				err = r.round(contenders, pps)
 			}
 		}
 		done <- err
@@ -183,6 +179,18 @@ func (r *rig) speed(ctx context.Context, c *SelfTestConfig, res *SelfTestResult)
 		if err := e.complain(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// round gives each contender a turn.
+func (r *rig) round(contenders []func() error, pps [][]float64) error {
+	for i, step := range contenders {
+		n, err := r.turn(step)
+		if err != nil {
+			return err
+		}
+		pps[i] = append(pps[i], n)
 	}
 	return nil
 }

@@ -62,7 +62,6 @@ func (c *counters) add(s *Stats) {
 
 // Responder answers on a number of sockets.
 type Responder struct {
-	cfg   Config
 	ports []*port
 	rate  rate
 }
@@ -87,7 +86,7 @@ const (
 )
 
 // Open opens the sockets. Nothing is answered before Run.
-func Open(cfg Config) (r *Responder, err error) {
+func Open(cfg Config) (*Responder, error) {
 	if len(cfg.Listen) == 0 {
 		return nil, errors.New("responder: no address to listen on")
 	}
@@ -100,17 +99,13 @@ func Open(cfg Config) (r *Responder, err error) {
 	if cfg.Rate <= 0 {
 		cfg.Rate = 1e6
 	}
-	r = &Responder{cfg: cfg, rate: rate{most: cfg.Rate}}
-	defer func() {
-		if err != nil {
-			r.close()
-		}
-	}()
+	r := &Responder{rate: rate{most: cfg.Rate}}
 	clock, id := sock.Monotonic(), sock.ClockID()
 	for _, a := range cfg.Listen {
 		for range cfg.Sockets {
 			conn, err := sock.ListenUDP(a)
 			if err != nil {
+				r.close()
 				return nil, fmt.Errorf("responder: listen on %v: %w", a, err)
 			}
 			a = conn.LocalAddr().(*net.UDPAddr).AddrPort() // the others take the same port
