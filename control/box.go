@@ -438,6 +438,13 @@ func (b *Box) closeAll() {
 	if b.ports != nil {
 		b.lastEarly = b.ports.early()
 		b.ports.close()
+		lost := 0
+		for _, l := range b.loops {
+			lost += l.w.Lost()
+		}
+		if lost != 0 {
+			b.log.Error("frames lost: a fault of this program", "frames", lost)
+		}
 	}
 	b.untune()
 }

@@ -122,5 +122,21 @@ func (w *Worker) Stop() {
 	w.wakefd.wake()
 }
 
-// Close releases what New took; the worker must not be running.
-func (w *Worker) Close() { _ = unix.Close(w.wakefd.fd) }
+// Close releases what New took, and takes back what is on its way from others;
+// no worker of the team may be running.
+func (w *Worker) Close() {
+	_ = unix.Close(w.wakefd.fd)
+	for i := range w.peers {
+		for n := w.peers[i].from.Pop(w.rx[:]); n > 0; n = w.peers[i].from.Pop(w.rx[:]) {
+			for _, f := range w.rx[:n] {
+				w.cfg.Pool.Adopt(f)
+				f.Free()
+			}
+		}
+	}
+}
+
+// Lost returns how many frames of the pool are nowhere: neither free nor
+// waiting. Once all workers and ports of a box are closed the sum of all
+// workers is 0, or a frame has leaked.
+func (w *Worker) Lost() int { return w.cfg.Pool.Size() - w.cfg.Pool.Free() - w.Waiting() }

@@ -410,3 +410,30 @@ func TestSources(t *testing.T) {
 	}
 	e.check(t)
 }
+
+// Frames that are on the way between workers when these end go home.
+func TestCloseOnTheWay(t *testing.T) {
+	e := newTestTeam(t, 2, 2, Adaptive)
+	for i := range 10 {
+		send(e.out[0], e.greTo(0, uint32(i)))
+		send(e.in[1], e.ipFrom(teamHost, e.addr[1]))
+	}
+	for _, w := range e.ws {
+		w.Step(2)
+	}
+	lost := func() (n int) {
+		for _, w := range e.ws {
+			n += w.Lost()
+		}
+		return n
+	}
+	if lost() == 0 {
+		t.Error("nothing is on the way")
+	}
+	for _, w := range e.ws {
+		w.Close()
+	}
+	if n := lost(); n != 0 {
+		t.Errorf("%d frames are lost", n)
+	}
+}
