@@ -18,6 +18,7 @@ import (
 	"xpptp/control/aaa"
 	"xpptp/control/config"
 	"xpptp/control/stress/load"
+	"xpptp/engine"
 	"xpptp/engine/traffic"
 	"xpptp/rings"
 )
@@ -226,12 +227,29 @@ func (b *beside) lostCalls() (n int) {
 	return n
 }
 
+// drops is what our own side has dropped, by name.
+func (b *beside) drops() map[string]uint64 {
+	all := map[string]uint64{}
+	for _, s := range b.caller.Snapshot() {
+		for d, n := range s.Drops {
+			// An acknowledgement without payload is consumed, not dropped.
+			if n > 0 && engine.Drop(d) != engine.GREAckOnly {
+				all[engine.Drop(d).String()] += n
+			}
+		}
+		for _, p := range s.Stats {
+			all["by the kernel"] += p.RxDropped + p.TxDropped
+		}
+	}
+	return all
+}
+
 // quietTime is how long packets that are under way have to come in.
-const quietTime = 500 * time.Millisecond
+const quietTime = 2 * time.Second
 
 // during does f while traffic goes through the calls, for at least length.
 func (b *beside) during(ctx context.Context, pps float64, length time.Duration, out *Outcome, f func(context.Context) error) error {
-	calls, lost := len(b.calls()), b.lostCalls()
+	calls, lost, own := len(b.calls()), b.lostCalls(), b.drops()
 	profile := load.Profile{Name: "beside", Total: true, Schedule: traffic.Schedule{Rate: pps}, Sizes: traffic.IMIX()}
 	// It ends when f has.
 	if err := b.load.Start([]load.Profile{profile}, length+maxTime); err != nil {
@@ -252,6 +270,12 @@ func (b *beside) during(ctx context.Context, pps float64, length time.Duration, 
 		out.Beside = Beside{Sent: t.Sent, Received: t.Received, Lost: t.Lost(), Duplicated: t.Duplicated, Corrupted: t.Corrupted}
 	}
 	out.Beside.Calls, out.Beside.LostCalls = calls, b.lostCalls()-lost
+	out.Beside.Dropped = map[string]uint64{}
+	for name, n := range b.drops() {
+		if n > own[name] {
+			out.Beside.Dropped[name] = n - own[name]
+		}
+	}
 	return errors.Join(err, derr)
 }
 

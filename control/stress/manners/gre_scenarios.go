@@ -9,8 +9,13 @@ import (
 	"xpptp/engine/wire"
 )
 
-// manyPackets bounds what is sent to one server in a scenario.
-const manyPackets = 20_000
+// Packets a second. What reaches a worker stays well below what its ring holds
+// while a busy machine does something else.
+const (
+	floodRate  = 10_000
+	forgedRate = 4000
+	giantRate  = 1000
+)
 
 // greScenarios are those of GRE, PPP and MPPE.
 var greScenarios = []Scenario{
@@ -23,7 +28,7 @@ var greScenarios = []Scenario{
 			for _, g := range a.good {
 				live[g.PeerCallID] = true
 			}
-			return a.gre(ctx, a.from, manyPackets, func(g *gre, i int) error {
+			return a.gre(ctx, a.from, floodRate, func(g *gre, i int) error {
 				id := uint16(a.rng.Uint32())
 				for live[id] {
 					id++
@@ -37,7 +42,7 @@ var greScenarios = []Scenario{
 		Does:   "sends GRE cut short, with wrong flags, versions, protocols and lengths, to the calls of others",
 		Should: "drop it",
 		run: func(ctx context.Context, a *attack) error {
-			return a.gre(ctx, a.from, manyPackets/4, func(g *gre, i int) error {
+			return a.gre(ctx, a.from, forgedRate, func(g *gre, i int) error {
 				b := make([]byte, wire.GREMaxLen+64)
 				n := wire.PutGRE(b, a.target(i).PeerCallID, 64, a.rng.Uint32(), true, 0, false)
 				b = b[:n+64]
@@ -70,7 +75,7 @@ var greScenarios = []Scenario{
 		Should: "drop them",
 		Lab:    true,
 		run: func(ctx context.Context, a *attack) error {
-			return a.gre(ctx, a.stranger(), manyPackets/20, func(g *gre, i int) error {
+			return a.gre(ctx, a.stranger(), giantRate, func(g *gre, i int) error {
 				n := 1 + i%3
 				if i%2 == 1 {
 					n = 1 + a.rng.IntN(maxPayload)
@@ -86,7 +91,7 @@ var greScenarios = []Scenario{
 		Lab:    true,
 		run: func(ctx context.Context, a *attack) error {
 			terminate := []byte{0xff, 0x03, 0xc0, 0x21, 5, 1, 0, 4}
-			return a.gre(ctx, a.stranger(), manyPackets/2, func(g *gre, i int) error {
+			return a.gre(ctx, a.stranger(), forgedRate, func(g *gre, i int) error {
 				payload := terminate
 				if i%2 == 1 {
 					payload = a.mppe(uint16(i), 100)
@@ -129,14 +134,14 @@ var greScenarios = []Scenario{
 	},
 }
 
-// gre opens a sender and has f send n packets, evenly over the time.
-func (a *attack) gre(ctx context.Context, from netip.Addr, n int, f func(g *gre, i int) error) error {
+// gre opens a sender and has f send packets at a rate a second.
+func (a *attack) gre(ctx context.Context, from netip.Addr, rate int, f func(g *gre, i int) error) error {
 	g, err := a.openGRE(from)
 	if err != nil {
 		return err
 	}
 	defer g.close()
-	return a.paced(ctx, n, func(i int) error { return f(g, i) })
+	return a.paced(ctx, rate, func(i int) error { return f(g, i) })
 }
 
 // target is one of the well-behaved calls.
@@ -165,7 +170,7 @@ func (a *attack) forged(ctx context.Context, f func(i int, seq uint32) (uint32, 
 		return err
 	}
 	defer victims.end()
-	err = a.gre(ctx, a.from, manyPackets/4, func(g *gre, i int) error {
+	err = a.gre(ctx, a.from, forgedRate, func(g *gre, i int) error {
 		v := victims.calls[i%len(victims.calls)]
 		seq, payload := f(i/len(victims.calls), uint32(10+i/len(victims.calls)))
 		return g.send(v.info.PeerCallID, seq, payload)

@@ -114,6 +114,8 @@ type Beside struct {
 	Lost       uint64 `json:"lost"`
 	Duplicated uint64 `json:"duplicated"`
 	Corrupted  uint64 `json:"corrupted"`
+	// Dropped is what our own side dropped, by name: it is not the server's fault.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 }
 
 func (o *Outcome) fault(format string, args ...any) {
@@ -249,7 +251,11 @@ func (o *Outcome) judge(reasons []string) {
 	}
 	// What was harmed may be lost, or come damaged; nothing else.
 	if b.Lost > o.Harmed || b.Corrupted > o.Harmed || b.Duplicated > 0 {
-		o.fault("of %d packets of the calls beside %d were lost, %d duplicated, %d corrupted", b.Sent, b.Lost, b.Duplicated, b.Corrupted)
+		own := ""
+		if len(b.Dropped) > 0 {
+			own = fmt.Sprintf("; our own side dropped %v", b.Dropped)
+		}
+		o.fault("of %d packets of the calls beside %d were lost, %d duplicated, %d corrupted%s", b.Sent, b.Lost, b.Duplicated, b.Corrupted, own)
 	}
 	if b.Sent == 0 {
 		o.fault("the calls beside carried nothing")

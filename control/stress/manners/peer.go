@@ -194,16 +194,22 @@ func (g *gre) bare(b []byte) error {
 // fragment is what one of them carries: it fits any way, and is a multiple of 8.
 const fragment = 1208
 
-// paced calls f for i from 0 to n-1, evenly over the scenario's time, until
-// ctx ends or f fails.
-func (a *attack) paced(ctx context.Context, n int, f func(i int) error) error {
-	begun, each := time.Now(), a.time*9/10/time.Duration(n)
-	for i := range n {
-		if wait := time.Until(begun.Add(each * time.Duration(i))); wait > time.Millisecond {
+// paced calls f with 0, 1, 2 …, evenly at a rate a second, for most of the
+// scenario's time, until ctx ends or f fails. What is late is left out: a burst
+// behind a pause of our own would be another thing than a steady stream.
+func (a *attack) paced(ctx context.Context, rate int, f func(i int) error) error {
+	begun, each := time.Now(), time.Second/time.Duration(rate)
+	due := begun
+	for i := 0; time.Since(begun) < a.time*9/10; i++ {
+		late := time.Since(due)
+		switch {
+		case late < -time.Millisecond:
 			select {
-			case <-time.After(wait):
+			case <-time.After(-late):
 			case <-ctx.Done():
 			}
+		case late > 5*time.Millisecond:
+			due = due.Add(late)
 		}
 		if ctx.Err() != nil {
 			return nil // as much as the time allowed
@@ -211,6 +217,7 @@ func (a *attack) paced(ctx context.Context, n int, f func(i int) error) error {
 		if err := f(i); err != nil {
 			return err
 		}
+		due = due.Add(each)
 	}
 	return nil
 }
