@@ -35,11 +35,16 @@ func (b *Box) tune(outside []string) {
 	case b.common.IO == config.IOAsavie:
 		n = 1
 	}
-	var err error
+	profiles, err := hwprofile.LoadProfiles(b.common.Profiles)
+	if err != nil {
+		b.log.Warn("not tuned", "err", err)
+		return
+	}
 	b.tuning, err = hwprofile.Tune(hwprofile.Options{
-		Request: hwprofile.Request{Workers: n, AtMost: most, CPUs: b.common.CPUs, Interfaces: names, IO: string(b.common.IO)},
-		State:   b.common.TuneState,
-		Owned:   true,
+		Profiles: profiles,
+		Request:  hwprofile.Request{Workers: n, AtMost: most, CPUs: b.common.CPUs, Interfaces: names, IO: string(b.common.IO)},
+		State:    b.common.TuneState,
+		Owned:    true,
 	})
 	if err != nil {
 		b.log.Warn("not tuned", "err", err)

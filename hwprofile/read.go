@@ -27,6 +27,16 @@ func Read(m Machine) (*Inventory, error) {
 	return r.inv, nil
 }
 
+// UsableCPUs is what CPU.Usable of the machine's inventory is, and no more is
+// read.
+func UsableCPUs(m Machine) (CPUs, error) {
+	r := &reader{m: m, inv: &Inventory{}}
+	if err := r.cpu(); err != nil {
+		return nil, fmt.Errorf("hardware: %w", err)
+	}
+	return r.inv.CPU.Usable(), nil
+}
+
 // reader reads the files of a machine.
 type reader struct {
 	m   Machine

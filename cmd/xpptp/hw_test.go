@@ -173,6 +173,72 @@ func TestHWApply(t *testing.T) {
 	}
 }
 
+// The inventory says what ethtool says.
+func TestHWInventory(t *testing.T) {
+	ns := manyQueues(t)
+	var shown struct {
+		Inventory hwprofile.Inventory `json:"inventory"`
+	}
+	if err := json.Unmarshal([]byte(run2(t, ns, 0, "hw", "-o", "json")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	n := shown.Inventory.Interface("hw0")
+	if n == nil || n.Driver != "veth" || n.Kind != "veth" || !n.Up || n.Peer != "" || n.MTU != 1500 {
+		t.Fatalf("%+v", n)
+	}
+	if c := n.Channels; c == nil || c.RX != 1 || c.TX != 1 || c.MaxRX != 4 || c.MaxTX != 4 {
+		t.Errorf("channels %+v", n.Channels)
+	}
+	if q := n.Queues; q.RX != 1 || q.TX != 1 || len(q.RPS) != 1 || q.RPS[0].String() != "0" || len(q.XPS) != 1 || len(q.XPS[0]) != 0 {
+		t.Errorf("queues %+v", q)
+	}
+	compared := 0
+	for name, on := range look(t, ns).Features {
+		if f, ok := n.Features[name]; ok {
+			compared++
+			if f.On != on {
+				t.Errorf("%s: %v, ethtool says %v", name, f.On, on)
+			}
+		}
+	}
+	if compared < 10 {
+		t.Errorf("%d features in common with ethtool", compared)
+	}
+}
+
+// Killed at any moment, hw apply leaves nothing that hw restore does not undo.
+func TestHWApplyKilled(t *testing.T) {
+	ns := manyQueues(t)
+	needTwoCPUs(t)
+	state := filepath.Join(t.TempDir(), "hw.json")
+	before := look(t, ns)
+	rounds := 5
+	if testing.Short() {
+		rounds = 2
+	}
+	cut := 0
+	for i := range rounds {
+		p := start(t, ns, "hw", "apply", "--workers", "2", "--interface", "hw0", "--state", state)
+		// Not before there is something to undo, and then a little later each time.
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(state); err == nil || time.Now().After(end) {
+				break
+			}
+		}
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if p.cmd.ProcessState.ExitCode() != 0 {
+			cut++
+		}
+		run2(t, ns, 0, "hw", "restore", "--state", state)
+		if now := look(t, ns); !reflect.DeepEqual(now, before) {
+			t.Fatalf("round %d: restored\n%+v\nbefore\n%+v", i, now, before)
+		}
+	}
+	t.Logf("%d of %d were cut short", cut, rounds)
+}
+
 func needTwoCPUs(t *testing.T) {
 	t.Helper()
 	inv, err := hwprofile.Read(hwprofile.Live())

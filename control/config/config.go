@@ -99,6 +99,7 @@ type Common struct {
 
 	Tune      bool   // set the interfaces for the workers until the end
 	TuneState string // file of how they were before
+	Profiles  string // directory of drivers' profiles; none: those built in
 
 	Auth         []aaa.Method // in order of preference
 	MPPE         Policy

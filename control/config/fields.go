@@ -30,6 +30,7 @@ func (c *Common) fields() []field {
 		{"poll", word[Poll]{&c.Poll, []Poll{PollAdaptive, PollSpin, PollInterrupt}}, "what a worker does when there are no packets: look for a while and sleep, look on, sleep at once"},
 		{"tune", boolean{&c.Tune}, "keep workers on cores of their own, and set queues, interrupts and offloads for them until the end, as xpptp hw shows"},
 		{"tune-state", text{&c.TuneState, "file", checkText}, "file of how it was before, to undo what a killed run has left"},
+		{"tune-profiles", text{&c.Profiles, "directory", checkText}, "profiles of drivers that go before those built in"},
 		{"auth", &list[aaa.Method]{&c.Auth, "methods", "pap, chap, mschapv1, mschapv2", 4, aaa.ParseMethod}, "authentication methods, best first"},
 		{"mppe", word[Policy]{&c.MPPE, []Policy{Deny, Allow, Prefer, Require}}, "encryption of calls"},
 		{"mppe-keys", &list[int]{&c.MPPEKeys, "bits", "40, 56, 128", 3, parseBits}, "key lengths of MPPE, best first"},

@@ -10,7 +10,7 @@ import (
 
 	"xpptp/control/aaa"
 	"xpptp/control/pool"
-	"xpptp/control/sock"
+	"xpptp/hwprofile"
 )
 
 // Validate checks what the settings of serve say together. It asks nothing of
@@ -207,11 +207,16 @@ func (c *Common) preflight() (errs []error) {
 			errs = append(errs, c.fault("outside", "no interface %q%s", name, interfaces()))
 		}
 	}
-	if usable, err := sock.CPUs(); err == nil {
+	if usable, err := hwprofile.UsableCPUs(hwprofile.Live()); err == nil {
 		for _, n := range c.CPUs {
-			if !slices.Contains(usable, n) {
-				errs = append(errs, c.fault("cpus", "core %d is not one of those this process may use: %v", n, usable))
+			if !usable.Has(n) {
+				errs = append(errs, c.fault("cpus", "core %d is not one of those this process may use: %s", n, usable))
 			}
+		}
+	}
+	if c.Profiles != "" {
+		if _, err := hwprofile.LoadProfiles(c.Profiles); err != nil {
+			errs = append(errs, c.fault("tune-profiles", "%s", err))
 		}
 	}
 	return errs
