@@ -94,6 +94,7 @@ type run struct {
 	usage   *usage
 	began   int64
 	total   *tally
+	held    bool // the plan's load has been on
 	phase   uatomic.String
 	shown   struct {
 		sync.Mutex
@@ -303,6 +304,7 @@ func (r *run) hold(ctx context.Context) error {
 	}
 	s, err := r.traffic.run(ctx, rate, 0, r.Plan.Duration)
 	if s != nil {
+		r.held = true
 		r.traffic.fill(&r.out, s, rate.PPS)
 	}
 	return err

@@ -28,7 +28,9 @@ func (r *run) trial(ctx context.Context, size int, pps float64, length time.Dura
 	if err != nil {
 		return nil, false, err
 	}
-	r.traffic.fill(&r.out, s, pps)
+	if !r.held { // else the load is what the report is about
+		r.traffic.fill(&r.out, s, pps)
+	}
 	return s, float64(s.Sender.Skipped) > lateShare*pps*length.Seconds(), nil
 }
 

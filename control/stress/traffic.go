@@ -25,6 +25,7 @@ type traffic struct {
 
 	sent, received report.Series
 	last           engine.Counts // at the end of the series
+	skipped        uint64        // packets that were not sent, in the last run
 }
 
 // newTraffic makes a box's load and puts it inside. far is the inside address
@@ -178,6 +179,7 @@ func (t *traffic) fill(r *report.Result, s *load.Snapshot, asked float64) {
 	delay := report.USOf(s.Times.Late, time.Nanosecond)
 	g := &r.Generator
 	g.SendDelay = &delay
-	g.LateSends = s.Sender.Late + s.Sender.Skipped
+	g.LateSends = s.Sender.Late
+	t.skipped = s.Sender.Skipped
 	g.RingFull = s.Sender.NoFrame
 }

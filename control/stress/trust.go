@@ -45,8 +45,11 @@ func (r *run) judge() {
 	if n := o.Generator.LateStarts; float64(n) > lateShare*float64(o.Calls.Attempted) {
 		r.invalid("%d of %d calls began more than 1 ms late: the generator was the bottleneck", n, o.Calls.Attempted)
 	}
-	if n := o.Generator.LateSends; float64(n) > lateShare*float64(max(o.Traffic.Sent, 1)) {
-		r.invalid("%d of %d packets were sent late: the generator was the bottleneck", n, o.Traffic.Sent)
+	if n := o.Generator.LateSends; float64(n) > lateShare*float64(o.Traffic.Sent) {
+		r.invalid("%d of %d packets were sent more than 1 ms late: the generator was the bottleneck", n, o.Traffic.Sent)
+	}
+	if n := r.traffic.skipped; n > 0 {
+		r.invalid("%d packets were too late to be sent at all: the generator was the bottleneck", n)
 	}
 	if o.Generator.CPUPercent > busyPercent {
 		r.invalid("a thread of the generator was busy for %.0f %% of the time", o.Generator.CPUPercent)
