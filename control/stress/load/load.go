@@ -213,9 +213,9 @@ func (l *Load) Add(cfg CallConfig) (*Call, error) {
 			delete(l.calls, c)
 			return nil, err
 		}
-		r, p, from := l.run, l.ports[cfg.Worker], max(l.cfg.Clock(), l.run.start)
-		p.post(func() { p.add(r, sts, from) })
-		l.share(from)
+		begun := make([][]*stream, len(l.ports))
+		begun[cfg.Worker] = sts
+		l.share(begun, max(l.cfg.Clock(), l.run.start))
 	}
 	return c, nil
 }
@@ -232,7 +232,7 @@ func (l *Load) Remove(c *Call) {
 	delete(l.calls, c)
 	l.end(c)
 	if l.run != nil {
-		l.share(l.cfg.Clock())
+		l.share(make([][]*stream, len(l.ports)), l.cfg.Clock())
 	}
 }
 
@@ -283,10 +283,7 @@ func (l *Load) Start(profiles []Profile, length time.Duration) error {
 		}
 		begun[c.cfg.Worker] = append(begun[c.cfg.Worker], sts...)
 	}
-	for w, p := range l.ports {
-		p.post(func() { p.add(r, begun[w], start) })
-	}
-	l.share(start)
+	l.share(begun, start)
 	return nil
 }
 
@@ -366,9 +363,10 @@ func (l *Load) end(c *Call) {
 	c.streams = nil
 }
 
-// share tells every worker its part of the schedules that all calls have in
-// common; one that had none takes it up from a time on.
-func (l *Load) share(from int64) {
+// share gives every worker the streams that begin, at a time, and tells it its
+// part of the schedules that all calls have in common; one that had none takes
+// it up from then on.
+func (l *Load) share(begun [][]*stream, from int64) {
 	r := l.run
 	members := slices.Clone(r.members)
 	for w, p := range l.ports {
@@ -378,7 +376,10 @@ func (l *Load) share(from int64) {
 				parts[i] = float64(r.byWorker[w][i]) / float64(r.members[i])
 			}
 		}
-		p.post(func() { p.setShares(r, parts, members, from) })
+		p.post(func() {
+			p.add(r, begun[w], members, from)
+			p.setShares(r, parts, from)
+		})
 	}
 }
 

@@ -379,7 +379,7 @@ func (p *Port) request(src *source, now int64) *rings.Frame {
 		pr := &p.run.profiles[st.profile]
 		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes}
 		if pr.Total {
-			r.Schedule = pr.Schedule.Part(p.members[st.profile])
+			r.Schedule = pr.Schedule.Part(max(p.members[st.profile], 1))
 		}
 		r.Lease = min(lease, time.Duration(p.until-now)+time.Microsecond) // of which the last part is cut off
 		r.Wait = min(max(time.Duration(src.begin-now), 0), r.Lease)
@@ -504,11 +504,13 @@ func (p *Port) stop(at int64) {
 	}
 }
 
-// add begins streams of a run; schedules of their own begin at from.
-func (p *Port) add(r *run, sts []*stream, from int64) {
+// add begins streams of a run; schedules of their own begin at from. members is
+// how many streams, of all workers, each profile has now.
+func (p *Port) add(r *run, sts []*stream, members []int, from int64) {
 	if p.run != r {
 		return
 	}
+	p.members = members
 	for _, st := range sts {
 		pr := &r.profiles[st.profile]
 		p.streams[st.tmpl.Stream()] = st
@@ -558,11 +560,10 @@ func phase(pr *Profile, place int, mean float64) int64 {
 
 // setShares sets the port's part of every schedule that all calls share; one
 // that it takes up begins at from.
-func (p *Port) setShares(r *run, parts []float64, members []int, from int64) {
+func (p *Port) setShares(r *run, parts []float64, from int64) {
 	if p.run != r {
 		return
 	}
-	p.members = members
 	for i, src := range p.shared {
 		if src == nil {
 			continue
