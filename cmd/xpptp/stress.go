@@ -72,7 +72,7 @@ if, without expectations, a call failed or was lost.`,
 	to := outputs{format: addOutput(cmd)}
 	fs.StringVar(&to.json, "json", "", "write the result to this file, as JSON")
 	fs.StringVar(&to.html, "html", "", "write the result to this file, as a page with plots")
-	fs.Var(&to.expect, "expect", "what must hold for status 0, such as 'loss<0.001%'; may be repeated")
+	fs.Var(&to.expect, "expect", "what must hold for status 0, such as 'loss<0.001%', see xpptp stress metrics; may be repeated")
 	load := config.BindStress(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		plan, err := load()
@@ -97,7 +97,7 @@ if, without expectations, a call failed or was lost.`,
 		}
 		return runStress(cmd, &stress.Options{Plan: plan, Allow: allow}, lab, &to)
 	}
-	cmd.AddCommand(newMannersCmd())
+	cmd.AddCommand(newMannersCmd(), newCompareCmd(), newMetricsCmd(), newSchemaCmd())
 	return cmd
 }
 

@@ -39,7 +39,7 @@ func Compare(a, b *Result) (*Comparison, error) {
 	c := &Comparison{NameA: title(a), NameB: title(b)}
 	for _, m := range Metrics() {
 		switch {
-		case m.Path == "schema", m.Path == "seed", strings.HasPrefix(m.Path, "environment."), strings.HasSuffix(m.Path, ".count"):
+		case strings.HasPrefix(m.Path, "environment."), strings.HasSuffix(m.Path, ".count"):
 			continue // not what a run came to
 		case strings.HasSuffix(m.Path, ".*"):
 			path := strings.TrimSuffix(m.Path, ".*")

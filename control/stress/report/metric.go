@@ -65,6 +65,7 @@ var metrics = sync.OnceValue(func() metricTable {
 		for name, child := range n.Properties {
 			p := strings.TrimPrefix(path+"."+name, ".")
 			switch {
+			case p == "schema" || p == "seed": // say nothing of the run
 			case child.Type == "number" || child.Type == "integer":
 				t.list = append(t.list, Metric{Path: p, Unit: unitOf(p), About: child.Description})
 			case child.Ref != "" && child.Ref != seriesRef:
