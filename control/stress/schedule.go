@@ -69,10 +69,8 @@ func (s *schedule) at(n int) time.Duration {
 	}
 	t := &s.steps[i]
 	want -= t.before
-	seconds := 0.0
-	if slope := (t.to - t.from) / t.length; slope == 0 {
-		seconds = want / t.from
-	} else {
+	seconds := want / t.from
+	if slope := (t.to - t.from) / t.length; slope != 0 {
 		// from·x + slope/2·x² = want
 		seconds = (math.Sqrt(t.from*t.from+2*slope*want) - t.from) / slope
 	}

@@ -3,7 +3,6 @@ package stress
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"xpptp/control/config"
@@ -43,19 +42,19 @@ func lossPoint(s *load.Snapshot, pps float64) report.LossPoint {
 // by factors of two, then halves the rest until precision, in percent, is
 // reached. 0: low does not hold. ok is asked once for every rate.
 func search(low, high, precision float64, ok func(rate float64) (bool, error)) (float64, error) {
-	best, bad := 0.0, math.Inf(1)
-	for rate := low; ; rate = min(rate*2, high) {
-		held, err := ok(rate)
+	best, bad := 0.0, low
+	for {
+		held, err := ok(bad)
 		if err != nil {
 			return best, err
 		}
 		if !held {
-			bad = rate
 			break
 		}
-		if best = rate; rate == high {
+		if best = bad; best == high {
 			return best, nil
 		}
+		bad = min(bad*2, high)
 	}
 	for best > 0 && (bad-best)/best*100 > precision {
 		rate := (best + bad) / 2
