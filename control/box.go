@@ -74,6 +74,7 @@ type Box struct {
 	idle chan struct{} // poked when a call or connection is gone
 
 	addr      addresses
+	routes    routes
 	last      []workers.State // what the workers had counted when they ended
 	lastEarly engine.Counters
 }

@@ -48,7 +48,8 @@ type call struct {
 	client bool
 
 	user    string
-	terms   *terms // server: once the user is accepted
+	terms   *terms         // server: once the user is accepted
+	routes  []netip.Prefix // networks behind the user that the call holds
 	auth    ppp.Method
 	addr    netip.Addr // inside IPv4 address that the call holds
 	iid     uint64     // peer's interface identifier that the call holds
@@ -479,6 +480,9 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 				return // down again
 			}
 			k.l.box.ports.inside.up(k, &p)
+			if p.Family == ppp.IPv4 {
+				k.routesUp()
+			}
 			k.announce()
 			k.rearm()
 		})
@@ -537,6 +541,9 @@ func (k *call) NetworkDown(f ppp.Family) {
 	if f == ppp.IPv6 {
 		i = 1
 	}
+	if i == 0 {
+		k.routesDown()
+	}
 	if k.nets[i] != nil {
 		k.l.box.ports.inside.down(k, k.nets[i])
 		k.nets[i] = nil
@@ -552,6 +559,7 @@ func (k *call) Down(why ppp.Reason) {
 	}
 	k.ending = true
 	k.reason = why
+	k.routesDown()
 	for i, n := range k.nets {
 		if n != nil {
 			k.l.box.ports.inside.down(k, n)

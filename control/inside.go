@@ -26,6 +26,8 @@ type inside interface {
 	// worker knows the address before up, and until after down.
 	up(k *call, p *ppp.NetParams)
 	down(k *call, p *ppp.NetParams)
+	// route does the same, or takes it back, for a network behind a user.
+	route(k *call, net netip.Prefix, up bool) error
 }
 
 // SetInside makes f's ports the inside of the box, one for each worker,
@@ -102,6 +104,8 @@ func (p *ports) openBare(name string, open func(int, *rings.Pool) (rings.Port, e
 func (i bareInside) String() string           { return string(i) }
 func (bareInside) up(*call, *ppp.NetParams)   {}
 func (bareInside) down(*call, *ppp.NetParams) {}
+
+func (bareInside) route(*call, netip.Prefix, bool) error { return nil }
 
 func linkLocal(iid uint64) netip.Addr {
 	var id [8]byte

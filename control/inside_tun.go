@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -122,6 +123,23 @@ func (t *tunInside) down(k *call, p *ppp.NetParams) {
 			k.log.Warn("route to the client not removed", "err", err)
 		}
 	}
+}
+
+// route implements inside.
+func (t *tunInside) route(k *call, net netip.Prefix, up bool) error {
+	if !up {
+		var err error
+		if t.owners != nil {
+			err = t.owners.Delete(net)
+		}
+		return errors.Join(err, t.dev.DelRoute(net))
+	}
+	if t.owners != nil {
+		if err := t.owners.Set(net, k.l.id); err != nil {
+			k.log.Warn("packets of the network are not steered", "network", net, "err", err)
+		}
+	}
+	return t.dev.AddRoute(net, t.b.serve.Local)
 }
 
 // insideAddr is the address that a call's inside packets are known by.

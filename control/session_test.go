@@ -302,3 +302,82 @@ func TestGrantedRate(t *testing.T) {
 	}
 	s.hangUp()
 }
+
+// Networks behind users: packets come and go for them, whichever worker has the
+// call. A newer call of the same user takes them over, another user's does not.
+func TestGrantedRoutes(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d workers", n), func(t *testing.T) {
+			wide, narrow := netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("10.20.5.0/24")
+			b := &books{}
+			s, auth := newTermsSim(t, simOptions{seed: 37, workers: n}, aaa.Grant{Routes: []netip.Prefix{wide, narrow}}, b)
+			first := s.server.calls()[0]
+			dev := s.server.box.ports.inside.(*tunInside).dev.(*simDevice)
+			settle := func() {
+				for range 5 {
+					s.step()
+				}
+			}
+			// taker is the call that a packet to dst went to.
+			taker := func(dst string) (taker *call) {
+				before := map[*call]uint64{}
+				for _, k := range s.server.calls() {
+					before[k] = k.wc.Stats.TxPackets
+				}
+				s.inject(s.server, udp(simLocal, netip.MustParseAddr(dst), 1, 1, 100))
+				settle()
+				for _, k := range s.server.calls() {
+					if k.wc.Stats.TxPackets > before[k] {
+						taker = k
+					}
+				}
+				return taker
+			}
+			if taker("10.20.5.1") != first || taker("10.20.6.1") != first || taker("10.21.0.1") != nil || !dev.routes[wide] || !dev.routes[narrow] {
+				t.Errorf("routes %v", dev.routes)
+			}
+			// The other way: the source belongs to the call. (The client's end has to
+			// believe that the source is its own.)
+			for src, want := range map[string]uint64{"10.20.9.9": 1, "10.21.0.1": 0} {
+				before, c := first.wc.Stats.RxPackets, s.client.calls()[0]
+				c.l.w.NetworkUp(c.wc, netip.MustParseAddr(src))
+				settle()
+				s.inject(s.client, udp(netip.MustParseAddr(src), simLocal, 1, 1, 100))
+				settle()
+				if got := first.wc.Stats.RxPackets - before; got != want {
+					t.Errorf("%d packets from %s", got, src)
+				}
+			}
+
+			auth.grant.Routes = []netip.Prefix{wide}
+			s.call(1)
+			s.until("second call up", 20, func() bool { return len(b.sessions) == 2 })
+			settle()
+			second := s.server.calls()[0]
+			if second == first {
+				second = s.server.calls()[1]
+			}
+			if taker("10.20.6.1") != second || taker("10.20.5.1") != first {
+				t.Error("not taken over, or too much")
+			}
+			first.hangUp(ppp.Reason{Code: ppp.AdminReset})
+			s.until("first call over", 60, func() bool { return s.server.box.Calls() == 1 })
+			if taker("10.20.6.1") != second || !dev.routes[wide] || dev.routes[narrow] {
+				t.Errorf("after the first: routes %v", dev.routes)
+			}
+
+			second.user = "bob" // and so another's
+			s.server.box.routes.holder[wide] = holding{second, "bob"}
+			s.call(1)
+			s.until("third call up", 20, func() bool { return len(b.sessions) == 3 })
+			settle()
+			if taker("10.20.6.1") != second {
+				t.Error("taken from another user")
+			}
+			s.hangUp()
+			if len(s.server.box.routes.holder) != 0 {
+				t.Errorf("held: %v", s.server.box.routes.holder)
+			}
+		})
+	}
+}

@@ -243,6 +243,11 @@ func (w *Worker) SetNets(c *Call, nets []netip.Prefix) {
 	})
 }
 
+// UnsetNet takes one of them away.
+func (w *Worker) UnsetNet(c *Call, p netip.Prefix) {
+	w.Post(func() { w.unbindNet(c, p) })
+}
+
 // NetworkDown closes a network protocol.
 func (w *Worker) NetworkDown(c *Call, v6 bool) {
 	w.Post(func() {

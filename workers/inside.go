@@ -46,8 +46,9 @@ func (w *Worker) route(f *rings.Frame) {
 		}
 		if s = w.table.ByV4(a); s != nil {
 			up = s.UpV4
-		} else {
-			addr = netip.AddrFrom4(a)
+		}
+		if s == nil || len(s.Nets) > 0 && s.InV4 != netip.AddrFrom4(a) {
+			addr = netip.AddrFrom4(a) // another worker may know better: an address, a smaller network
 		}
 		proto = wire.PPPIPv4
 	case 6:
@@ -71,11 +72,13 @@ func (w *Worker) route(f *rings.Frame) {
 		w.drop(f, nil, engine.InnerBad)
 		return
 	}
-	if s == nil {
+	if addr.IsValid() {
 		if to, ok := w.team.inside.find(addr); ok && to != w.cfg.ID {
 			w.handOver(f, to, handInside)
 			return
 		}
+	}
+	if s == nil {
 		w.drop(f, nil, engine.NoRoute)
 		return
 	}

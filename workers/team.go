@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"xpptp/engine"
+	"xpptp/engine/session"
 	"xpptp/rings"
 	"xpptp/rings/spsc"
 )
@@ -209,10 +210,16 @@ func (w *Worker) unbind(c *Call, v6 bool) {
 		return
 	}
 	w.table.UnbindV4(&c.Session)
-	for _, p := range c.Nets {
+	for len(c.Nets) > 0 {
+		w.unbindNet(c, c.Nets[0])
+	}
+}
+
+// unbindNet takes a network away from the call.
+func (w *Worker) unbindNet(c *Call, p netip.Prefix) {
+	if w.table.UnbindNet(&c.Session, p) {
 		w.team.inside.unsetNet(p, w.cfg.ID)
 	}
-	w.table.UnbindNets(&c.Session)
 }
 
 // directory knows which worker has an inside address. Workers write it as

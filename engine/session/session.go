@@ -50,6 +50,8 @@ type Session struct {
 	// Inside addresses of the far end (server role) or of ours (client role);
 	// kept by Table.BindV4 and BindV6.
 	InV4, InV6 netip.Addr
+	// Nets are the IPv4 networks behind the far end; kept by Table.BindNet.
+	Nets []netip.Prefix
 
 	GRE gre.State
 	Rx  mppe.Rx
@@ -72,6 +74,16 @@ type Stats struct {
 	RxControl          uint64 // PPP control frames punted
 	TxControl          uint64
 	Drops              uint64 // packets of this session dropped under any name
+}
+
+// Covers reports whether a belongs to a network behind the far end.
+func (s *Session) Covers(a [4]byte) bool {
+	for _, p := range s.Nets {
+		if p.Contains(netip.AddrFrom4(a)) {
+			return true
+		}
+	}
+	return false
 }
 
 // bucket is a token bucket for punts.

@@ -1,6 +1,9 @@
 package session
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Table finds sessions. One worker owns it. Set-up, tear-down and look-up are
 // O(1): the outside key is (local call ID, local address, peer address), a
@@ -11,6 +14,7 @@ type Table struct {
 	byCall []*Session // indexed by call ID, chained through Session.next
 	byV4   map[[4]byte]*Session
 	byV6   map[[16]byte]*Session
+	nets   Nets[*Session]
 	n      int
 }
 
@@ -62,6 +66,9 @@ func (t *Table) Remove(s *Session) bool {
 			t.n--
 			t.UnbindV4(s)
 			t.UnbindV6(s)
+			for len(s.Nets) > 0 {
+				t.UnbindNet(s, s.Nets[0])
+			}
 			return true
 		}
 	}
@@ -108,8 +115,33 @@ func (t *Table) UnbindV6(s *Session) {
 	}
 }
 
-// ByV4 and ByV6 find the session that holds an inside address.
-func (t *Table) ByV4(a [4]byte) *Session { return t.byV4[a] }
+// BindNet adds a network behind the session's far end. Like an address, it
+// goes to the newer holder.
+func (t *Table) BindNet(s *Session, p netip.Prefix) {
+	t.nets.Set(p, s)
+	s.Nets = append(s.Nets, p)
+}
+
+// UnbindNet takes a network away from the session. It reports whether nobody
+// has it now: no newer holder does.
+func (t *Table) UnbindNet(s *Session, p netip.Prefix) bool {
+	s.Nets = slices.DeleteFunc(s.Nets, func(q netip.Prefix) bool { return q == p })
+	if o, _ := t.nets.Get(p); o != s {
+		return false
+	}
+	t.nets.Delete(p)
+	return true
+}
+
+// ByV4 finds the session that holds an inside address, or else the one with
+// the longest network that contains it.
+func (t *Table) ByV4(a [4]byte) *Session {
+	s := t.byV4[a]
+	if s == nil && t.nets.lens != 0 {
+		s, _ = t.nets.Find(a)
+	}
+	return s
+}
 
 // ByV6 finds the session that holds an inside IPv6 address.
 func (t *Table) ByV6(a [16]byte) *Session { return t.byV6[a] }

@@ -183,13 +183,13 @@ func framedRoute(s string) (netip.Prefix, error) {
 	text := fields[0]
 	if !strings.Contains(text, "/") {
 		ip, err := netip.ParseAddr(text)
-		if err != nil {
+		if err != nil || !ip.Is4() || ip.IsUnspecified() {
 			return netip.Prefix{}, fmt.Errorf("malformed Framed-Route: %q", s)
 		}
 		return netip.PrefixFrom(ip, classLength(ip)), nil
 	}
 	p, err := netip.ParsePrefix(text)
-	if err != nil {
+	if err != nil || !p.Addr().Is4() || p.Bits() == 0 { // all there is would be ours too
 		return netip.Prefix{}, fmt.Errorf("malformed Framed-Route: %q", s)
 	}
 	return p.Masked(), nil
@@ -198,9 +198,6 @@ func framedRoute(s string) (netip.Prefix, error) {
 // classLength: RFC 2865 §5.22: 8, 16 or 24 bits by the class, all of them for
 // what is no network's address.
 func classLength(ip netip.Addr) int {
-	if !ip.Is4() {
-		return ip.BitLen()
-	}
 	b := ip.As4()
 	n := 24
 	switch {
