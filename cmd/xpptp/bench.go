@@ -42,7 +42,7 @@ func newBenchCmd() *cobra.Command {
 		Long: `Measure how fast this machine is. What is compared runs in turns, in one run, so
 that the ratios hold on a machine that has other work, too.`,
 	}
-	cmd.AddCommand(newBenchMPPECmd(), newBenchPathCmd())
+	cmd.AddCommand(newBenchMPPECmd(), newBenchAEADCmd(), newBenchPathCmd())
 	return cmd
 }
 

@@ -120,7 +120,7 @@ func (p *MPPEPlan) Rows() int { return len(p.points()) * len(p.ways()) }
 func (p *MPPEPlan) Check() error {
 	for _, row := range p.points() {
 		if _, err := newMPPEWork(row); err != nil {
-			return err
+			return fmt.Errorf("bench mppe: %w", err)
 		}
 	}
 	return nil
@@ -150,7 +150,7 @@ func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 	ways := p.ways()
 	w, err := newMPPEWork(row)
 	if err != nil {
-		return err
+		return fmt.Errorf("bench mppe: %w", err)
 	}
 	sides := []mppeSide{w.std()}
 	for _, way := range ways {
@@ -165,11 +165,24 @@ func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 			return err
 		}
 	}
-	times := make([][]float64, len(sides))
-	batches := (max(1, 64/row.Batch) + w.sets - 1) / w.sets * w.sets // long enough for the clock
+	times := w.race(sides, p.Time*time.Duration(len(ways)))
+	row.NsGo = times[0]
+	for i, way := range ways {
+		row.Way, row.NsPerPacket = way.String(), times[i+1]
+		row.RatioGo = row.NsGo / row.NsPerPacket
+		f(row)
+	}
+	return nil
+}
+
+// race runs the contenders in turns for about d, and returns of each the time per packet in ns that
+// a tenth of its runs keep below.
+func (w *mppeWork) race(sides []mppeSide, d time.Duration) []float64 {
+	runs := make([][]float64, len(sides))
+	batches := (max(1, 64/w.row.Batch) + w.sets - 1) / w.sets * w.sets // long enough for the clock
 	// The clock takes as long as a small packet: without anything to prepare it is read once a round.
 	each := slices.ContainsFunc(sides, func(s mppeSide) bool { return s.prepare != nil })
-	end := time.Now().Add(p.Time * time.Duration(len(ways)))
+	end := time.Now().Add(d)
 	for n := 0; n < minRounds || time.Now().Before(end); n++ {
 		for i, s := range sides {
 			var ns time.Duration
@@ -182,19 +195,15 @@ func measureMPPE(p *MPPEPlan, row MPPERow, f func(MPPERow)) error {
 				}
 				ns = time.Since(start)
 			}
-			times[i] = append(times[i], float64(ns.Nanoseconds())/float64(row.Batch*batches))
+			runs[i] = append(runs[i], float64(ns.Nanoseconds())/float64(w.row.Batch*batches))
 		}
 	}
-	for _, ns := range times {
+	times := make([]float64, len(sides))
+	for i, ns := range runs {
 		slices.Sort(ns)
+		times[i] = ns[len(ns)/10]
 	}
-	row.NsGo = times[0][len(times[0])/10]
-	for i, way := range ways {
-		row.Way, row.NsPerPacket = way.String(), times[i+1][len(times[i+1])/10]
-		row.RatioGo = row.NsGo / row.NsPerPacket
-		f(row)
-	}
-	return nil
+	return times
 }
 
 // timeEach runs batches, each prepared first, and returns what the runs took.
@@ -227,25 +236,25 @@ type mppeWork struct {
 
 func newMPPEWork(row MPPERow) (*mppeWork, error) {
 	if row.Batch < 1 || row.Batch > 256 {
-		return nil, fmt.Errorf("bench mppe: batch %d: want 1 to 256", row.Batch)
+		return nil, fmt.Errorf("batch %d: want 1 to 256", row.Batch)
 	}
 	if row.Size != 0 && (row.Size < 22 || row.Size > 1700) {
-		return nil, fmt.Errorf("bench mppe: size %d: want 0 or 22 to 1700", row.Size)
+		return nil, fmt.Errorf("size %d: want 0 or 22 to 1700", row.Size)
 	}
 	w := &mppeWork{row: row}
 	n, ok := map[string]int{"one": 1, "five": 5, "many": row.Batch}[row.Sessions]
 	if !ok {
-		return nil, fmt.Errorf("bench mppe: sessions %q: want one, five or many", row.Sessions)
+		return nil, fmt.Errorf("sessions %q: want one, five or many", row.Sessions)
 	}
 	switch row.Bits {
 	case 40, 56, 128:
 	default:
-		return nil, fmt.Errorf("bench mppe: %d bits: want 40, 56 or 128", row.Bits)
+		return nil, fmt.Errorf("%d bits: want 40, 56 or 128", row.Bits)
 	}
 	switch row.Direction {
 	case Send, Receive, Kernel:
 	default:
-		return nil, fmt.Errorf("bench mppe: direction %q: want %s, %s or %s", row.Direction, Send, Receive, Kernel)
+		return nil, fmt.Errorf("direction %q: want %s, %s or %s", row.Direction, Send, Receive, Kernel)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	w.starts = make([][16]byte, n)
@@ -274,13 +283,13 @@ const (
 	headroom  = 128
 )
 
-// frames returns frames that hold MPPE header, PPP protocol and an IPv4 packet each, and a function
-// that puts that back in those of a set.
-func (w *mppeWork) frames() (frames [][]byte, restore func(set int)) {
+// frames returns frames that hold PPP protocol and an IPv4 packet each, with header and trailer bytes
+// of room around them, and a function that puts that back in those of a set.
+func (w *mppeWork) frames(header, trailer int) (frames [][]byte, restore func(set int)) {
 	mem := make([]byte, frameSize*len(w.sizes))
 	for i, size := range w.sizes {
-		b := mem[frameSize*i+headroom:][: mppe.HeaderLen+size : frameSize-headroom]
-		p := b[mppe.HeaderLen:]
+		b := mem[frameSize*i+headroom:][: header+size+trailer : frameSize-headroom]
+		p := b[header : header+size]
 		p[1] = 0x21
 		ip := p[2:]
 		ip[0] = 0x45
@@ -325,7 +334,7 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 		return w.kernel(way), nil
 	}
 	e, sealer, batch := mppe.New(way), mppe.New(way), w.row.Batch
-	frames, restore := w.frames()
+	frames, restore := w.frames(mppe.HeaderLen, 0)
 	n := len(w.starts)
 	txs, rxs := make([]mppe.Tx, n), make([]mppe.Rx, n)
 	for i := range n {
@@ -382,7 +391,7 @@ func (w *mppeWork) side(way multi.Way) (mppeSide, error) {
 
 func (w *mppeWork) kernel(way multi.Way) mppeSide {
 	c := multi.New(way)
-	frames, _ := w.frames()
+	frames, _ := w.frames(mppe.HeaderLen, 0)
 	n := len(w.starts)
 	chains, streams, keys := make([]multi.KeyState, n), make([]multi.Stream, n), make([]*multi.KeyState, n)
 	for i := range n {
@@ -409,7 +418,7 @@ func (w *mppeWork) kernel(way multi.Way) mppeSide {
 
 // std is the standard library's side: one packet after the other.
 func (w *mppeWork) std() mppeSide {
-	frames, _ := w.frames()
+	frames, _ := w.frames(mppe.HeaderLen, 0)
 	n := len(w.starts)
 	sessions := make([]stdSession, n)
 	for i := range sessions {
