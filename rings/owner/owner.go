@@ -130,14 +130,23 @@ func Key(at int16, v4 bool) asm.Instructions {
 // has none. They change R1 to R5.
 func (m *Map) Find(at int16, miss string) asm.Instructions {
 	found := fmt.Sprintf("found%d", at)
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, int32(at)+4),
-		asm.LoadMapPtr(asm.R1, m.hosts.FD()), asm.FnMapLookupElem.Call(),
+	return append(m.host(at),
 		asm.JNE.Imm(asm.R0, 0, found),
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, int32(at)),
 		asm.LoadMapPtr(asm.R1, m.nets.FD()), asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, miss),
-		asm.Mov.Reg(asm.R0, asm.R0).WithSymbol(found),
+		asm.Mov.Reg(asm.R0, asm.R0).WithSymbol(found))
+}
+
+// FindHost is Find for single addresses alone, not for those in a prefix.
+func (m *Map) FindHost(at int16, miss string) asm.Instructions {
+	return append(m.host(at), asm.JEq.Imm(asm.R0, 0, miss))
+}
+
+func (m *Map) host(at int16) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, int32(at)+4),
+		asm.LoadMapPtr(asm.R1, m.hosts.FD()), asm.FnMapLookupElem.Call(),
 	}
 }
 

@@ -12,11 +12,12 @@ import (
 )
 
 // Inside is the program for an interface on the inside: packets that a router
-// would pass on to somebody whom the owner map knows go to the owner's worker,
-// with the ARP requests and Neighbor Solicitations that ask for such an
-// address. Everything else is the kernel's: what it would not forward as it is
-// (IPv4 options, a hop limit that runs out, link-local addresses, frames to
-// another station) among it.
+// would pass on to an address that the owner map knows go to the owner's
+// worker, with the ARP requests and Neighbor Solicitations that ask for it.
+// Everything else is the kernel's: what it would not forward as it is (IPv4
+// options, a hop limit that runs out, link-local addresses, frames to another
+// station), and what is for a prefix of the map, since this host, or one of its
+// other routes, may lie within.
 type Inside struct {
 	owners *owner.Map
 	n      int
@@ -123,7 +124,7 @@ func (i *Inside) load(xsks *ebpf.Map, on *rings.Info) (*ebpf.Program, error) {
 	p.do(asm.And.Imm(asm.R5, 0xffc0), asm.JEq.Imm(asm.R5, 0xfe80, "pass"))
 	key(false, nsTarget)
 
-	p.at("find", func() { p.do(i.owners.Find(keyInside, "pass")...) })
+	p.at("find", func() { p.do(i.owners.FindHost(keyInside, "pass")...) })
 	p.do(asm.LoadMem(asm.R8, asm.R0, 0, asm.Word), asm.Sub.Imm(asm.R8, 1), asm.JGE.Imm(asm.R8, int32(i.n), "pass"))
 	p.redirect(xsks, i.n)
 	return p.end("xpptp_inside")
