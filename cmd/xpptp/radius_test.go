@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +39,7 @@ fixed Cleartext-Password := "correct-horse"
 
 guest Cleartext-Password := "correct-horse"
 	Framed-Pool = "guests",
+	Framed-Route = "10.30.0.0/24 0.0.0.0 1",
 	MS-Primary-DNS-Server = 10.9.0.53,
 	User-Name = "guest@isp"
 
@@ -233,8 +236,18 @@ func withRadius(t *testing.T, more []string, servers ...*freeRADIUS) []string {
 	return append(args, more...)
 }
 
+// routed reports whether the server's kernel has a route to a network.
+func (n *net2) routed(network string) (found bool) {
+	n.server.Do(func() {
+		routes, _ := netlink.RouteList(nil, netlink.FAMILY_V4)
+		found = slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.String() == network })
+	})
+	return found
+}
+
 // Every method of authentication against a real server, and what it grants.
 func TestRadiusMethods(t *testing.T) {
+	t.Parallel()
 	n := newNet2(t)
 	fr := newFreeRADIUS(t, n.client, 1812, true).run(t)
 	server := startServer(t, n, withRadius(t, []string{"--pool", "guests=10.9.3.0/24"}, fr)...)
@@ -254,9 +267,13 @@ func TestRadiusMethods(t *testing.T) {
 				t.Errorf("cipher %s, addresses %v, %v", e.Cipher, e.LocalIP, e.IP)
 			}
 			n.echoes(t, e)
+			if routed := n.routed("10.30.0.0/24"); routed != (c.user == "guest") {
+				t.Errorf("the user's network is routed: %v", routed)
+			}
 			client.stops()
 		})
 	}
+	server.until("routes no network any more", func() bool { return !n.routed("10.30.0.0/24") })
 	for user, why := range map[string]string{
 		"closed":  `level=WARN msg="authentication failed" .*user=closed .*rejected by RADIUS.*come back tomorrow`,
 		"mallory": `level=WARN msg="authentication failed" .*user=mallory .*rejected by RADIUS`,
@@ -271,6 +288,7 @@ func TestRadiusMethods(t *testing.T) {
 
 // The books agree with the counters of the client's interface.
 func TestRadiusAccounting(t *testing.T) {
+	t.Parallel()
 	n := newNet2(t)
 	fr := newFreeRADIUS(t, n.client, 1812, true).run(t)
 	server := startServer(t, n, withRadius(t, []string{"--ipv6=false", "--radius-interim", "1s", "--radius-nas-identifier", "lab"}, fr)...)
@@ -328,6 +346,7 @@ func TestRadiusAccounting(t *testing.T) {
 
 // What servers ask for while a call is up, and the time-outs that they grant.
 func TestRadiusDynamic(t *testing.T) {
+	t.Parallel()
 	n := newNet2(t)
 	fr := newFreeRADIUS(t, n.client, 1812, true).run(t)
 	coa := serverIP + ":3799"
@@ -372,12 +391,24 @@ func TestRadiusDynamic(t *testing.T) {
 	alice, _ = call("alice")
 	fr.until("has Start", func() bool { return len(fr.records("Start")) == 2 })
 	id := fr.records("Start")[1]["Acct-Session-Id"]
-	done("coa", fmt.Sprintf(`Acct-Session-Id = %q, WISPr-Bandwidth-Max-Up = 64000, Mikrotik-Rate-Limit = "1M/2M", Event-Timestamp = $now`, id))
-	server.says(`msg="session changed" .*user=alice .*rate_up=1000000 rate_down=2000000`)
+	done("coa", fmt.Sprintf(`Acct-Session-Id = %q, Mikrotik-Rate-Limit = "64k/2M", Event-Timestamp = $now`, id))
+	server.says(`msg="session changed" .*user=alice .*rate_up=64000 rate_down=2000000`)
+	const burst = 500 // packets of 1000 bytes, of which 8 a second pass, and 7 at once
+	n.client.Do(func() {
+		c, err := net.Dial("udp4", "10.9.0.1:9")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range burst {
+			_, _ = c.Write(make([]byte, 1000-28))
+		}
+	})
 	refused("coa", fmt.Sprintf(`Acct-Session-Id = %q, Framed-Pool = "x", Event-Timestamp = $now`, id), "Error-Cause = Unsupported-Attribute")
 	done("coa", fmt.Sprintf(`Acct-Session-Id = %q, Session-Timeout = 1, Event-Timestamp = $now`, id))
 	alice.ends(exitOK, "peer-terminated")
-	if r := stopped(2); r["Acct-Terminate-Cause"] != "Session-Timeout" {
+	r := stopped(2)
+	if passed, err := strconv.Atoi(r["Acct-Input-Packets"]); r["Acct-Terminate-Cause"] != "Session-Timeout" || err != nil || passed == 0 || passed > burst/2 {
 		t.Errorf("%v", r)
 	}
 
@@ -398,6 +429,7 @@ func TestRadiusDynamic(t *testing.T) {
 // One of two servers goes while calls come in: every call is up. Then both are
 // away: a call ends, and the books are right when one is back.
 func TestRadiusServersGo(t *testing.T) {
+	t.Parallel()
 	const calls = 24
 	n := newNet2(t)
 	n.pool = "10.9.0.10-10.9.0.250"
@@ -431,6 +463,7 @@ func TestRadiusServersGo(t *testing.T) {
 // CVE-2024-3596 looks like, is not believed, and the log says how to mend it;
 // nor is one with another secret.
 func TestRadiusForgedAnswers(t *testing.T) {
+	t.Parallel()
 	n := newNet2(t)
 	fr := newFreeRADIUS(t, n.client, 1812, false).run(t)
 	short := []string{"--radius-timeout", "300ms", "--radius-tries", "1", "--radius-accounting=false"}
