@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // DefaultState is where hw apply leaves what it changed, and RunState where a
@@ -85,7 +86,7 @@ func Tune(o Options) (*Tuning, error) {
 		return t, err
 	}
 	if len(t.Results) > 0 {
-		if inv, err = Read(o.Machine); err != nil {
+		if inv, err = t.settle(inv); err != nil {
 			return t, err
 		}
 		o.Request.KeepQueues = true
@@ -95,6 +96,27 @@ func Tune(o Options) (*Tuning, error) {
 	}
 	err = t.apply(inv, state, slices.DeleteFunc(slices.Clone(t.Plan.Changes), shape))
 	return t, err
+}
+
+// linkTime is how long a link may take to come back when its queues have
+// changed.
+const linkTime = 10 * time.Second
+
+// settle reads the machine again, once the links that were up are up.
+func (t *Tuning) settle(before *Inventory) (*Inventory, error) {
+	for end := time.Now().Add(linkTime); ; time.Sleep(linkTime / 100) {
+		inv, err := Read(t.m)
+		if err != nil || time.Now().After(end) {
+			return inv, err
+		}
+		down := func(r Result) bool {
+			was, is := before.Interface(r.Interface), inv.Interface(r.Interface)
+			return was.Up && is != nil && !is.Up
+		}
+		if !slices.ContainsFunc(t.Results, down) {
+			return inv, nil
+		}
+	}
 }
 
 // apply records the changes, then makes them.

@@ -142,7 +142,7 @@ func (c *checker) memory() {
 func (c *checker) processors() {
 	cpu := &c.inv.CPU
 	c.add("cores", level(len(cpu.Usable()) < 2 || len(c.plan.Control.Without(c.workerCPUs())) == 0, Warn),
-		fmt.Sprintf("%d CPUs may be used; workers on %s, control plane on %s", len(cpu.Usable()), c.workerCPUs(), c.plan.Control),
+		fmt.Sprintf("%s may be used; workers on %s, control plane on %s", count(len(cpu.Usable()), "CPU"), c.workerCPUs(), c.plan.Control),
 		"a worker that shares its CPU with the control plane makes packets wait", "give the machine, or the container's cpuset, another CPU")
 	if cpu.Quota > 0 {
 		c.add("cpu quota", level(cpu.Quota < float64(len(c.plan.Workers)+1), Warn), fmt.Sprintf("%.1f CPUs' worth of time", cpu.Quota),

@@ -47,7 +47,7 @@ func TestChecks(t *testing.T) {
 		{"memlock", func(i *Inventory) { i.Memory.Memlock = 65536 }, Bad, "64 kB may be locked, 16384 kB are for 1 worker", "ulimit -l unlimited"},
 		{"memlock", func(i *Inventory) { i.Memory.Memlock = 65536; i.Process.Capabilities |= 1 << 14 }, OK, "CAP_IPC_LOCK lifts the limit", ""},
 		{"huge pages", func(i *Inventory) { i.Memory.HugePages[0].Free = 7 }, Warn, "7 of 2 MB are free, frames for 1 worker take 8", "vm.nr_hugepages=8"},
-		{"cores", func(i *Inventory) { i.CPU.Allowed = CPUs{2} }, Warn, "1 CPUs may be used", "another CPU"},
+		{"cores", func(i *Inventory) { i.CPU.Allowed = CPUs{2} }, Warn, "1 CPU may be used", "another CPU"},
 		{"governor", func(i *Inventory) { i.CPU.Threads[3].Governor = "powersave" }, Warn, "performance, powersave", "cpupower"},
 		{"clock", func(i *Inventory) { i.Kernel.ClockSource = "hpet" }, Warn, "hpet", "clocksource=tsc"},
 		{"queues of eth0", func(i *Inventory) {}, OK, "2 receive queues, 1 worker", ""},

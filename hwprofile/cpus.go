@@ -1,6 +1,7 @@
 package hwprofile
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -84,6 +85,14 @@ func ParseMask(text string) (CPUs, error) {
 		}
 	}
 	return s, nil
+}
+
+// MarshalJSON writes an array, also for the empty set.
+func (s CPUs) MarshalJSON() ([]byte, error) {
+	if s == nil {
+		return []byte("[]"), nil
+	}
+	return json.Marshal([]int(s))
 }
 
 // String is the list format, as ParseList reads it.

@@ -106,7 +106,7 @@ func MakePlan(inv *Inventory, profiles Profiles, req Request) (*Plan, error) {
 	if req.Workers < 0 || req.Workers > MaxWorkers {
 		return nil, fmt.Errorf("plan: %d workers: 1 to %d are possible", req.Workers, MaxWorkers)
 	}
-	p := &Plan{}
+	p := &Plan{Interfaces: []PlanInterface{}, Changes: []Change{}} // empty lists, not null, in JSON
 	ifaces, err := choose(inv, req.Interfaces)
 	if err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (p *Plan) place(inv *Inventory, req Request, ifaces []*Interface) error {
 	}
 	for i := range n {
 		t := c.thread(order[i%len(order)])
-		p.Workers = append(p.Workers, Worker{ID: i, CPU: t.ID, Node: t.Node, IRQCPU: t.ID})
+		p.Workers = append(p.Workers, Worker{ID: i, CPU: t.ID, Node: t.Node, IRQCPU: t.ID, Queues: []QueueRef{}})
 	}
 	switch {
 	case n > len(order):
@@ -396,7 +396,7 @@ func (p *Plan) serve(inv *Inventory, n *Interface, profile *Profile, req Request
 	for q := range rx {
 		w := &p.Workers[(next+q)%len(p.Workers)]
 		w.Queues = append(w.Queues, QueueRef{n.Name, q})
-		pi.Queues = append(pi.Queues, Queue{Queue: q, Worker: w.ID, CPU: w.IRQCPU, IRQs: irqs[q]})
+		pi.Queues = append(pi.Queues, Queue{Queue: q, Worker: w.ID, CPU: w.IRQCPU, IRQs: append([]int{}, irqs[q]...)})
 	}
 	p.Interfaces = append(p.Interfaces, pi)
 	switch {

@@ -159,6 +159,44 @@ func TestCgroups(t *testing.T) {
 	}
 }
 
+// The queue is in the name of the interrupt, in each driver's own way.
+func TestInterrupts(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		queue int
+	}{
+		{"ice-eth0-TxRx-12", 12},
+		{"i40e-eth0-TxRx-0", 0},
+		{"eth0-TxRx-3", 3},
+		{"eth0-Tx-Rx-7", 7},
+		{"mlx5_comp31@pci:0000:3b:00.0", 31},
+		{"virtio2-input.1", 1},
+		{"virtio2-output.1", 1},
+		{"virtio2-config", -1},
+		{"eth0-rx-2", 2},
+		{"eth0", -1},
+		{"mlx5_async0@pci:0000:3b:00.0", -1},
+		{"ice-0000:b1:00.0:misc", -1},
+		{"ena-mgmnt@pci:0000:00:05.0", -1},
+	} {
+		files := fstest.MapFS{
+			"sys/devices/system/cpu/online":                {Data: []byte("0-1\n")},
+			"proc/interrupts":                              {Data: []byte("      CPU0 CPU1\n 30:  5  7  PCI-MSIX-0000:01:00.0  2-edge  " + tt.name + "\n NMI:  0  0  Non-maskable interrupts\n  9: 1\n")},
+			"proc/irq/30/smp_affinity_list":                {Data: []byte("0-1\n")},
+			"sys/class/net/eth0/ifindex":                   {Data: []byte("2\n")},
+			"sys/bus/pci/devices/0000:01:00.0/msi_irqs/30": {Data: []byte("msix\n")},
+			"nic/eth0.json":                                {Data: []byte(`{"driver":"x","bus":"0000:01:00.0"}`)},
+		}
+		inv := read(t, Recorded(files))
+		if len(inv.IRQs) != 1 {
+			t.Fatalf("%+v", inv.IRQs)
+		}
+		if q := inv.IRQs[0]; q.Queue != tt.queue || q.Interface != "eth0" || q.Name != tt.name || q.Count != 12 || q.Effective.String() != "0-1" {
+			t.Errorf("%s: %+v", tt.name, q)
+		}
+	}
+}
+
 func TestRecordedCannotBeChanged(t *testing.T) {
 	m := tree(t, "container")
 	if err := m.Set(Setting{"eth0", KindRing, "rx"}, "1"); err == nil {
