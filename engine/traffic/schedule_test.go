@@ -180,7 +180,7 @@ func TestScheduleCheck(t *testing.T) {
 
 func TestSizes(t *testing.T) {
 	imix := IMIX()
-	table := imix.Table(false, 0, 1)
+	table := imix.Table(false, 1)
 	count := map[int]int{}
 	for i := range uint64(1200) {
 		count[table.At(i, 5)]++
@@ -197,11 +197,15 @@ func TestSizes(t *testing.T) {
 			t.Errorf("three small ones from %d on", i)
 		}
 	}
-	if got := imix.Table(true, 1000, 1); got.At(0, 0) != 84 || got.Mean() > 1000 {
+	cut := imix.Cut(1000)
+	if imix.Mix[2].Size != 1400 || cut.Cut(0).Mix[2].Size != 1000 || Fixed(200).Cut(100).Max != 100 {
+		t.Errorf("cut: %+v, %+v", imix, cut)
+	}
+	if got := cut.Table(true, 1); got.At(0, 0) != 84 || got.Mean() > 1000 {
 		t.Errorf("IPv6 in a room of 1000: %v", got)
 	}
 	drawn := Sizes{Min: 100, Max: 199}
-	a, b, c := drawn.Table(false, 0, 1), drawn.Table(false, 0, 1), drawn.Table(false, 0, 2)
+	a, b, c := drawn.Table(false, 1), drawn.Table(false, 1), drawn.Table(false, 2)
 	differ := false
 	seen := map[uint16]bool{}
 	for i := range a {

@@ -3,6 +3,7 @@ package traffic
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 )
 
 // Sizes says how long packets are, in bytes of the IP packet. The zero value
@@ -74,18 +75,28 @@ func (s *Sizes) Check() error {
 	return nil
 }
 
+// Cut returns s with what is above limit cut to it; 0 is no limit.
+func (s Sizes) Cut(limit int) Sizes {
+	if limit <= 0 {
+		return s
+	}
+	s.Min, s.Max = min(s.Min, limit), min(s.Max, limit)
+	s.Mix = slices.Clone(s.Mix)
+	for i := range s.Mix {
+		s.Mix[i].Size = min(s.Mix[i].Size, limit)
+	}
+	return s
+}
+
 // SizeTable is the sequence of sizes of a stream, which repeats. It may be
 // shared: it does not change.
 type SizeTable []uint16
 
 // Table makes the sequence. Sizes that are too small for the address family
-// become the smallest possible, those above limit become limit (0: none). A
-// mix is spread as evenly as its weights allow; a range is drawn from seed.
-func (s *Sizes) Table(v6 bool, limit int, seed uint64) SizeTable {
-	if limit <= 0 {
-		limit = MaxSize
-	}
-	fit := func(n int) uint16 { return uint16(max(min(n, limit), MinSize(v6))) }
+// become the smallest possible. A mix is spread as evenly as its weights allow;
+// a range is drawn from seed.
+func (s *Sizes) Table(v6 bool, seed uint64) SizeTable {
+	fit := func(n int) uint16 { return uint16(max(n, MinSize(v6))) }
 	if len(s.Mix) == 0 {
 		if s.Min == s.Max {
 			return SizeTable{fit(s.Min)}

@@ -150,7 +150,8 @@ func (r *run) table(profile, room int, seed uint64) traffic.SizeTable {
 	t, ok := r.tables[profile][room]
 	if !ok {
 		p := &r.profiles[profile]
-		t = p.Sizes.Table(p.V6, room, seed)
+		sizes := p.Sizes.Cut(room)
+		t = sizes.Table(p.V6, seed)
 		r.tables[profile][room] = t
 	}
 	return t
@@ -339,7 +340,7 @@ func (l *Load) begin(c *Call) ([]*stream, error) {
 		if pr.Flow == Up {
 			flags = traffic.FlagQuiet
 		}
-		st := &stream{profile: i, flow: pr.Flow, place: c.n, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
+		st := &stream{profile: i, flow: pr.Flow, place: c.n, room: c.cfg.Room, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
 		if err := st.tmpl.Init(path, pr.TOS, l.next, flags, l.cfg.ClockID); err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ type stream struct {
 	profile int
 	flow    Flow
 	place   int          // of its call among all
+	room    int          // and the largest packet that it takes; 0: any
 	back    traffic.Path // of what comes back
 	tmpl    traffic.Template
 	sizes   traffic.SizeTable
@@ -377,7 +378,7 @@ func (p *Port) request(src *source, now int64) *rings.Frame {
 	}
 	if st.flow == Down {
 		pr := &p.run.profiles[st.profile]
-		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes}
+		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes.Cut(st.room)}
 		if pr.Total {
 			r.Schedule = pr.Schedule.Part(max(p.members[st.profile], 1))
 		}

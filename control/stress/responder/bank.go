@@ -194,7 +194,7 @@ func (b *bank) start(f *flow, r *traffic.Request, now int64) {
 	if f.sending {
 		return
 	}
-	sizes := r.Sizes.Table(b.v6, 0, uint64(f.stream))
+	sizes := r.Sizes.Table(b.v6, uint64(f.stream))
 	top := max(r.Schedule.Rate, r.Schedule.To)
 	if r.Schedule.Over == 0 {
 		top = r.Schedule.Rate
