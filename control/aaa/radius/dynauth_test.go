@@ -41,6 +41,12 @@ func (f *fakeSessions) Change(s aaa.Selector, c aaa.Change, done func(int)) {
 	done(f.note("change %q %q: %v %v %v %v", s.Session, s.User, g.SessionTimeout, g.IdleTimeout, g.Interim, g.Rate))
 }
 
+func (f *fakeSessions) find(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.found = n
+}
+
 func (f *fakeSessions) done() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -135,11 +141,11 @@ func TestDynamicRequests(t *testing.T) {
 
 func TestDynamicNotFound(t *testing.T) {
 	l, f := listen(t, DynConfig{})
-	f.found = 0
+	f.find(0)
 	if got := exchangeWith(t, l, request(radius.CodeDisconnectRequest, attr{0, 1, "x"})); got != "Disconnect-NAK Session-Context-Not-Found" {
 		t.Error(got)
 	}
-	f.found = 3
+	f.find(3)
 	if got := exchangeWith(t, l, request(radius.CodeDisconnectRequest, attr{0, 1, "x"})); got != "Disconnect-ACK" {
 		t.Error(got)
 	}
