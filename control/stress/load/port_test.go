@@ -435,7 +435,7 @@ func TestStop(t *testing.T) {
 func TestReserve(t *testing.T) {
 	b := newBench(t, 1)
 	b.call(0)
-	b.start(time.Second, Profile{Schedule: traffic.Schedule{Rate: 100_000}, Sizes: traffic.Fixed(64)})
+	b.start(time.Second, Profile{Schedule: traffic.Schedule{Rate: 20_000}, Sizes: traffic.Fixed(64)})
 	b.step()
 	var held []*rings.Frame
 	for b.pools[0].Free() > b.l.cfg.Reserve+10 {
@@ -450,8 +450,8 @@ func TestReserve(t *testing.T) {
 	for _, f := range append(held, fs[:n]...) {
 		f.Free()
 	}
-	b.run(2*time.Second, 10*time.Microsecond)
-	if s := b.final(); s.Traffic.Sent != 100_000 || s.Sender.NoFrame == 0 {
+	b.run(2*time.Second, 50*time.Microsecond)
+	if s := b.final(); s.Traffic.Sent != 20_000 || s.Sender.NoFrame == 0 {
 		t.Errorf("%+v, %+v", s.Traffic, s.Sender)
 	}
 }
