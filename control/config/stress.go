@@ -192,7 +192,7 @@ func DefaultStress() *Stress {
 		},
 	}
 	s.IPv6 = false
-	s.Log.Level = "warn"
+	s.Log.Level = "error" // the report has the calls that fail
 	return s
 }
 
