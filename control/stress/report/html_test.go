@@ -53,7 +53,7 @@ func oddResults() map[string]*Result {
 		},
 	}
 	long := sample()
-	for range 14 {
+	for range 8 {
 		long.Setup.Rate100MS.Values = append(long.Setup.Rate100MS.Values, long.Setup.Rate100MS.Values...)
 	}
 	for i := range 5000 {

@@ -131,11 +131,15 @@ type history struct {
 	of     string
 }
 
+const packetsOf = "packets/s received"
+
 const historyLength = 400 // no terminal is wider
 
 func (h *history) add(p Progress) {
-	value, of := p.ReceivedPPS, "packets/s received"
-	if p.SentPPS == 0 && p.ReceivedPPS == 0 {
+	value, of := p.ReceivedPPS, packetsOf
+	switch {
+	case p.SentPPS > 0 || p.ReceivedPPS > 0:
+	case p.SetupRate > 0 || h.of != packetsOf: // once idle it goes on as it was
 		value, of = p.SetupRate, "calls/s up"
 	}
 	if of != h.of {
