@@ -307,7 +307,7 @@ func (b *Box) eachMeant(s aaa.Selector, done func(n int), f func(*call)) {
 	left.Store(int64(len(b.loops)))
 	for _, l := range b.loops {
 		l.post(func() {
-			for _, k := range l.sortedCalls() {
+			for k := range l.calls {
 				if k.isMeant(&s) {
 					found.Add(1)
 					f(k)

@@ -48,6 +48,22 @@ func TestRadiusServers(t *testing.T) {
 	}
 }
 
+// What is read is shown in a form that reads the same.
+func FuzzRadiusServer(f *testing.F) {
+	for _, s := range []string{"192.0.2.1", "[2001:db8::1]:1812 secret=/x weight=0", "192.0.2.1 acct-port=7 message-authenticator=optional", "fe80::1%eth0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := parseRadiusServer(text)
+		if err != nil {
+			return
+		}
+		if again, err := parseRadiusServer(s.String()); err != nil || again != s {
+			t.Fatalf("%q: %+v, shown as %q, read as %+v, %v", text, s, s.String(), again, err)
+		}
+	})
+}
+
 func TestRadiusSettings(t *testing.T) {
 	const base = "local: 10.0.0.1\npool: 10.0.0.2-10.0.0.9\n"
 	for text, want := range map[string]string{

@@ -295,3 +295,34 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("no secret")
 	}
 }
+
+// What has waited so long that nobody can want it any more is refused.
+func TestWaitedTooLong(t *testing.T) {
+	open := make(chan struct{})
+	f := newFake(t, func(r *radius.Packet) *radius.Packet {
+		<-open
+		return accepts(r)
+	})
+	c := newClient(t, Config{Timeout: time.Second, Tries: 10, Limit: 1, Queue: 5}, f.server())
+	results := make(chan error, 3)
+	for range 3 {
+		c.Authenticate(context.Background(), pap("alice"), func(res aaa.Result) { results <- res.Err })
+	}
+	until(t, "two wait", func() bool { return c.Status().Waiting == 2 })
+	c.auth.mu.Lock()
+	c.auth.waiting[0].queued = time.Now().Add(-time.Hour)
+	c.auth.mu.Unlock()
+	close(open)
+	good, late := 0, 0
+	for range 3 {
+		switch err := <-results; {
+		case err == nil:
+			good++
+		case errors.Is(err, aaa.ErrOverload):
+			late++
+		}
+	}
+	if good != 2 || late != 1 || c.Status().Overload != 1 {
+		t.Errorf("%d good, %d late", good, late)
+	}
+}

@@ -19,6 +19,10 @@ import (
 // the Identifier has one octet).
 const identifiers = 256
 
+// maxWait is how long a request may wait for room; whoever asked has given up
+// by then.
+const maxWait = 30 * time.Second
+
 // errBuild: a packet cannot say what it should; no server can change that.
 var errBuild = errors.New("request cannot be made")
 
@@ -344,6 +348,13 @@ func (g *group) end(x *exchange, r reply, err error) {
 func (g *group) serveWaiting() {
 	for len(g.waiting) > 0 && !g.closed {
 		x := g.waiting[0]
+		if !x.over && time.Since(x.queued) > maxWait {
+			g.overload++
+			x.over = true
+			g.after = append(g.after, func() {
+				x.done(reply{}, fmt.Errorf("%w: no RADIUS server had room for %v", aaa.ErrOverload, maxWait))
+			})
+		}
 		if !x.over && !g.place(x, true) {
 			return
 		}
