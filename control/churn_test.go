@@ -19,7 +19,7 @@ func TestChurn(t *testing.T) {
 	for workers, total := range map[int]int{1: 10_000, 2: 1500, 4: 500} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
 			if testing.Short() {
-				total = 500
+				total /= 20
 			}
 			churn(t, workers, total)
 		})

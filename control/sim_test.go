@@ -665,6 +665,10 @@ func drops(e *simEnd) map[string]uint64 {
 // Packets that come to any worker but their own, outside and inside, are
 // handed over: all arrive, in order, and every frame goes home.
 func TestWrongWorker(t *testing.T) {
+	packets := 300
+	if testing.Short() {
+		packets = 60
+	}
 	for _, n := range []int{2, 4} {
 		for _, how := range []spread{byFlow, atRandom} {
 			t.Run(fmt.Sprintf("%d workers/%d", n, how), func(t *testing.T) {
@@ -687,7 +691,7 @@ func TestWrongWorker(t *testing.T) {
 					s.drainInside(s.server, func(p []byte) { up[netip.AddrFrom4(wire.IPv4(p).Src())].receive(t, p) })
 					s.drainInside(s.client, func(p []byte) { down[netip.AddrFrom4(wire.IPv4(p).Dst())].receive(t, p) })
 				}
-				for range 300 {
+				for range packets {
 					for i, st := range streams {
 						st.send(s, []*simEnd{s.client, s.server}[i%2], 36+s.rnd.IntN(1300))
 					}
@@ -697,8 +701,8 @@ func TestWrongWorker(t *testing.T) {
 					turn()
 				}
 				for _, st := range streams {
-					if st.got != 300 {
-						t.Errorf("stream %d: %d of 300 arrived; drops %v, %v", st.id, st.got, drops(s.client), drops(s.server))
+					if st.got != packets {
+						t.Errorf("stream %d: %d of %d arrived; drops %v, %v", st.id, st.got, packets, drops(s.client), drops(s.server))
 					}
 				}
 				for name, e := range map[string]*simEnd{"server": s.server, "client": s.client} {
@@ -706,7 +710,7 @@ func TestWrongWorker(t *testing.T) {
 					for _, w := range e.ws {
 						over += w.State().Flow.HandedOver
 					}
-					if over < 300 {
+					if over < uint64(packets) {
 						t.Errorf("%s: %d packets were handed over", name, over)
 					}
 				}
