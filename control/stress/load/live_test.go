@@ -255,17 +255,10 @@ func TestOutsideWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want map[uint32]uint64
-	asked := make(chan struct{})
-	port := e.in.(*Port)
-	port.post(func() {
-		want = map[uint32]uint64{}
-		for id, st := range port.streams {
-			want[id] = st.sent
-		}
-		close(asked)
-	})
-	<-asked
+	streams, err := e.l.Streams(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for end := time.Now().Add(patience); deviceCount(t, r)-before < s.Traffic.Sent && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -281,12 +274,12 @@ func TestOutsideWitness(t *testing.T) {
 	if err != nil || st.Drops > 0 {
 		t.Fatalf("the kernel did not give the capture %d packets, %v", st.Drops, err)
 	}
-	if w.gre != s.Traffic.Sent || w.other != 0 || len(want) != 2*calls {
+	if w.gre != s.Traffic.Sent || w.other != 0 || len(streams) != 2*calls {
 		t.Errorf("captured %d packets of %d streams, and %d others; sent were %d", w.gre, len(w.byStream), w.other, s.Traffic.Sent)
 	}
-	for id, n := range want {
-		if w.byStream[id] != n {
-			t.Errorf("stream %08x: captured %d, sent %d", id, w.byStream[id], n)
+	for i := range streams {
+		if st := &streams[i]; w.byStream[st.ID] != st.Counts.Sent {
+			t.Errorf("stream %08x: captured %d, sent %d", st.ID, w.byStream[st.ID], st.Counts.Sent)
 		}
 	}
 	if all := s.Traffic.Sent + s.Sender.Skipped; all < 1890 || all > 1910 {

@@ -107,7 +107,7 @@ type CallConfig struct {
 	V4, V6     netip.Addr
 	Far4, Far6 netip.AddrPort
 	Room       int // largest IP packet that the call takes; longer ones of a profile are cut to it
-	Tag        any // the caller's own
+	Tag        any // the caller's own: see Stream
 }
 
 // Call is a call that traffic goes through, from Add to Remove.
@@ -117,9 +117,6 @@ type Call struct {
 	streams []*stream
 	gone    bool
 }
-
-// Tag returns the tag that the call was added with.
-func (c *Call) Tag() any { return c.cfg.Tag }
 
 // Load is the test traffic of a box. All methods may be called from any goroutine.
 type Load struct {
@@ -340,7 +337,7 @@ func (l *Load) begin(c *Call) ([]*stream, error) {
 		if pr.Flow == Up {
 			flags = traffic.FlagQuiet
 		}
-		st := &stream{profile: i, flow: pr.Flow, place: c.n, room: c.cfg.Room, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
+		st := &stream{call: c, profile: i, flow: pr.Flow, sizes: r.table(i, c.cfg.Room, l.cfg.Seed), offset: uint32(c.n) * 7, back: traffic.Path{Src: path.Dst, Dst: path.Src}}
 		if err := st.tmpl.Init(path, pr.TOS, l.next, flags, l.cfg.ClockID); err != nil {
 			return nil, err
 		}
@@ -439,7 +436,7 @@ func (l *Load) gather(ctx context.Context, settle bool) (*Snapshot, error) {
 		if p.spare == nil {
 			p.spare = newHistograms()
 		}
-		part, err := p.ask(ctx, p.spare, settle)
+		part, err := ask(ctx, p, func() part { return p.hand(p.spare, settle) })
 		if err != nil {
 			return nil, err
 		}
@@ -466,6 +463,33 @@ func (l *Load) gather(ctx context.Context, settle bool) (*Snapshot, error) {
 	}
 	s.Times = l.sum.clone()
 	return s, nil
+}
+
+// Stream is what became of the packets of a profile on a call.
+type Stream struct {
+	Tag    any    // of the call
+	Part   int    // of Snapshot.Parts
+	ID     uint32 // in the stamps of its packets
+	Counts traffic.Counts
+}
+
+// Streams returns what there is of the run, less what was removed: of each
+// stream alone, in no order. It is work for the workers, for after a run.
+func (l *Load) Streams(ctx context.Context) ([]Stream, error) {
+	l.gathering.Lock()
+	defer l.gathering.Unlock()
+	var all []Stream
+	for _, p := range l.ports {
+		if p == nil {
+			return nil, errors.New("load: asked before its ports were made")
+		}
+		part, err := ask(ctx, p, p.each)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, part...)
+	}
+	return all, nil
 }
 
 // Run is a whole run: Start, until its time is over, then until nothing has

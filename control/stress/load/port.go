@@ -17,17 +17,16 @@ import (
 // stream is the packets of one profile on one call. The port's owner has it
 // to itself after add.
 type stream struct {
+	call    *Call // of which only what never changes is read here
 	profile int
 	flow    Flow
-	place   int          // of its call among all
-	room    int          // and the largest packet that it takes; 0: any
 	back    traffic.Path // of what comes back
 	tmpl    traffic.Template
 	sizes   traffic.SizeTable
 	offset  uint32
 	mean    float64 // size
 	src     *source // whose turns it takes; nil if it is the far end that sends
-	ask     *source // of the requests about it; nil for an echo
+	asking  *source // of the requests about it; nil for an echo
 
 	sent, txBytes, rxBytes, corrupted uint64
 	ver                               traffic.Verifier
@@ -278,7 +277,7 @@ func (p *Port) judge(b []byte, now int64) {
 		st.rxBytes += uint64(len(b))
 	case pkt.Stamp.Flags()&traffic.FlagControl != 0:
 		p.sender.Reports++
-		if st != nil && st.ask != nil && pkt.Stamp.Flags()&traffic.FlagReply != 0 {
+		if st != nil && st.asking != nil && pkt.Stamp.Flags()&traffic.FlagReply != 0 {
 			p.reported(st, pkt.Stamp)
 		}
 	case st == nil || !st.expects(pkt.Stamp):
@@ -378,7 +377,7 @@ func (p *Port) request(src *source, now int64) *rings.Frame {
 	}
 	if st.flow == Down {
 		pr := &p.run.profiles[st.profile]
-		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes.Cut(st.room)}
+		r = traffic.Request{Op: traffic.OpSend, Schedule: pr.Schedule, Sizes: pr.Sizes.Cut(st.call.cfg.Room)}
 		if pr.Total {
 			r.Schedule = pr.Schedule.Part(max(p.members[st.profile], 1))
 		}
@@ -423,7 +422,7 @@ func (st *stream) settled(src *source) bool {
 // reported takes note of what the far end says about a stream.
 func (p *Port) reported(st *stream, s traffic.Stamp) {
 	r, err := traffic.ParseReport(s.Body())
-	if err != nil || s.Seq() >= st.ask.asked || s.Seq() < st.answered {
+	if err != nil || s.Seq() >= st.asking.asked || s.Seq() < st.answered {
 		return // none of an answer, or an old one
 	}
 	st.answered = s.Seq() + 1
@@ -517,8 +516,8 @@ func (p *Port) add(r *run, sts []*stream, members []int, from int64) {
 		p.streams[st.tmpl.Stream()] = st
 		if st.flow != Echo {
 			// Early enough for the far end to begin in time, not all at once.
-			st.ask = &source{about: st, begin: from + phase(pr, st.place, st.mean), at: from - int64(turn(st.place)*float64(minDelay))}
-			p.schedule(st.ask)
+			st.asking = &source{about: st, begin: from + phase(pr, st.call.n, st.mean), at: from - int64(turn(st.call.n)*float64(minDelay))}
+			p.schedule(st.asking)
 		}
 		if st.flow == Down {
 			continue
@@ -533,7 +532,7 @@ func (p *Port) add(r *run, sts []*stream, members []int, from int64) {
 		st.src = src
 		src.streams = append(src.streams, st)
 		if !pr.Total { // else setShares follows
-			src.pace.Start(&pr.Schedule, from+phase(pr, st.place, st.mean), 1, 0)
+			src.pace.Start(&pr.Schedule, from+phase(pr, st.call.n, st.mean), 1, 0)
 			p.schedule(src)
 		}
 	}
@@ -622,8 +621,8 @@ func (p *Port) remove(st *stream) {
 	}
 	delete(p.streams, st.tmpl.Stream())
 	p.settle(st)
-	if st.ask != nil {
-		p.cancel(st.ask)
+	if st.asking != nil {
+		p.cancel(st.asking)
 	}
 	src := st.src
 	if src == nil {
@@ -675,27 +674,50 @@ type part struct {
 	times            *Histograms
 }
 
-// ask has the worker hand over its counts: the distributions since the last
-// time, for which it gets fresh, everything else since the beginning of the run.
-func (p *Port) ask(ctx context.Context, fresh *Histograms, settle bool) (part, error) {
-	answer := make(chan part, 1)
+// hand gives out the counts: the distributions since the last time, for which
+// it takes fresh ones, everything else since the beginning of the run.
+func (p *Port) hand(fresh *Histograms, settle bool) part {
+	if settle {
+		for _, st := range p.streams {
+			p.settle(st)
+		}
+	}
+	a := part{len(p.streams), p.sending, slices.Clone(p.counts), p.sender, p.times}
+	p.times = fresh
+	return a
+}
+
+// each returns what every stream has counted.
+func (p *Port) each() []Stream {
+	ss := make([]Stream, 0, len(p.streams))
+	for id, st := range p.streams {
+		s := Stream{Tag: st.call.cfg.Tag, Part: st.profile, ID: id, Counts: traffic.Counts{
+			Sent: st.sent, Corrupted: st.corrupted, TxBytes: st.txBytes, RxBytes: st.rxBytes,
+		}}
+		c := &s.Counts
+		st.ver.Counts(c)
+		if far := &st.far; st.flow == Up && st.ver.Next() == 0 { // the far end has counted
+			c.Received, c.Duplicated, c.Reordered, c.Old = far.Received, far.Duplicated, far.Reordered, far.Old
+			c.Missing = far.Next - far.Received
+		}
+		ss = append(ss, s)
+	}
+	return ss
+}
+
+// ask has the worker carry out f and returns what came of it.
+func ask[T any](ctx context.Context, p *Port, f func() T) (none T, err error) {
+	answer := make(chan T, 1)
 	var claimed atomic.Bool // by the answer, or by who no longer waits for it
 	posted := p.post(func() {
-		if claimed.Swap(true) {
-			return
+		if !claimed.Swap(true) {
+			answer <- f()
 		}
-		if settle {
-			for _, st := range p.streams {
-				p.settle(st)
-			}
-		}
-		answer <- part{len(p.streams), p.sending, slices.Clone(p.counts), p.sender, p.times}
-		p.times = fresh
 	})
 	if !posted {
-		return part{}, p.down()
+		return none, p.down()
 	}
-	err := p.down()
+	err = p.down()
 	select {
 	case a := <-answer:
 		return a, nil
@@ -706,7 +728,7 @@ func (p *Port) ask(ctx context.Context, fresh *Histograms, settle bool) (part, e
 	if claimed.Swap(true) {
 		return <-answer, nil
 	}
-	return part{}, err
+	return none, err
 }
 
 // post hands the worker a command. It reports false if the port is closed.

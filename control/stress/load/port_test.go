@@ -353,6 +353,15 @@ func TestBadLink(t *testing.T) {
 		if n.Gaps == 0 || n.LongestGap == 0 {
 			t.Errorf("no gaps in %+v", n)
 		}
+		var sum traffic.Counts
+		tags := map[any]bool{}
+		for _, st := range await(b, b.l.Streams) {
+			sum.Add(&st.Counts)
+			tags[st.Tag] = true
+		}
+		if sum != *n || len(tags) != 6 {
+			t.Errorf("the streams of %d calls add up to %+v\nwant %+v", len(tags), sum, *n)
+		}
 	}
 }
 
