@@ -573,6 +573,8 @@ type CallInfo struct {
 	CallID, PeerCallID uint16
 	Peer, Local        netip.Addr
 	User               string
+	Session            string   `json:",omitempty"` // server: name of the call in accounting
+	Rate               aaa.Rate `json:",omitzero"`  // server: limit
 	Auth               string
 	Cipher             string
 	MPPEBits           int
@@ -590,6 +592,9 @@ func (k *call) info() CallInfo {
 		CallID: k.id, PeerCallID: k.wc.PeerCallID, Peer: k.pair.peer, Local: k.pair.local, User: k.user,
 		Auth: k.auth.String(), Cipher: k.cipher(), MPPEBits: k.mppe.Bits, Stateful: k.mppe.Stateful,
 		Job: k.job, MTU: int(k.room()), SetupTime: time.Duration(k.l.now - k.started),
+	}
+	if k.terms != nil {
+		i.Session, i.Rate = k.sessionID(), k.terms.grant.Rate
 	}
 	if n := k.nets[0]; n != nil {
 		i.IP, i.LocalIP = n.Peer, n.Local
