@@ -192,6 +192,13 @@ ratio_bare (of pps; for round trips, of p50_ns), p50_ns (of round trips).`,
 func benchPath(cmd *cobra.Command, p bench.PathPlan, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
+	plan, err := bench.Placement()
+	if err != nil {
+		return err
+	}
+	if !asJSON {
+		fmt.Fprintf(cmd.OutOrStdout(), "worker on CPU %d, all else on CPUs %s\n", plan.Workers[0].CPU, plan.Control)
+	}
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
 	rows := &jsonRows{w: cmd.OutOrStdout()}
 	var table []bench.PathRow // of one backend
@@ -203,7 +210,7 @@ func benchPath(cmd *cobra.Command, p bench.PathPlan, asJSON bool) error {
 		}
 		table = table[:0]
 	}
-	err := bench.Path(ctx, p, func(r bench.PathRow) {
+	err = bench.Path(ctx, p, func(r bench.PathRow) {
 		switch {
 		case asJSON:
 			rows.add(r)

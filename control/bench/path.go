@@ -19,6 +19,7 @@ import (
 	"xpptp/engine/mppe/multi"
 	"xpptp/engine/session"
 	"xpptp/engine/wire"
+	"xpptp/hwprofile"
 	"xpptp/rings"
 	"xpptp/workers"
 )
@@ -138,18 +139,29 @@ func Path(ctx context.Context, p PathPlan, f func(PathRow), skipped func(io stri
 	return nil
 }
 
-// onWorkerThread runs f on a thread pinned to the last processor, and tells it the first: for what
-// makes the packets.
+// Placement is where a worker that is measured runs, and where all else does: the plan of hwprofile
+// for this machine and one worker, without the interfaces, since a measurement has its own.
+func Placement() (*hwprofile.Plan, error) {
+	inv, err := hwprofile.Read(hwprofile.Live())
+	if err != nil {
+		return nil, err
+	}
+	inv.Interfaces = nil
+	return hwprofile.MakePlan(inv, nil, hwprofile.Request{Workers: 1})
+}
+
+// onWorkerThread runs f on a thread pinned to the worker's processor, and tells it the first of the
+// others: for what makes the packets.
 func onWorkerThread(f func(cpu int) error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		cpus, err := sock.CPUs()
+		plan, err := Placement()
 		if err == nil {
-			err = sock.Pin(cpus[len(cpus)-1])
+			err = sock.Pin(plan.Workers[0].CPU)
 		}
 		if err == nil {
-			err = f(cpus[0])
+			err = f(plan.Control[0])
 		}
 		done <- err
 	}()
