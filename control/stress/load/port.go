@@ -80,7 +80,6 @@ type Port struct {
 	times  *Histograms
 	spare  *Histograms // what Load hands over next for times
 
-	empty  int   // Recvs in a row that found nothing
 	armed  int64 // what the timer is set to; 0: not known
 	closed atomic.Bool
 	gone   chan struct{} // closed with the port
@@ -204,7 +203,6 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 	if n > 0 {
 		p.rxPackets.Add(uint64(n))
 		p.rxBytes.Add(uint64(bytes))
-		p.empty = 0
 		return n, nil
 	}
 	p.idle(now)
@@ -442,28 +440,21 @@ func (p *Port) reported(st *stream, s traffic.Stamp) {
 
 // The timer wakes a sleeping worker so much before a packet is due, and the
 // worker looks until then: to sleep exactly is beyond the kernel.
-const (
-	wakeEarly = 60 * time.Microsecond
-	// armAfter is how many Recvs must find nothing before the timer is set.
-	armAfter = 4
-)
+const wakeEarly = int64(60 * time.Microsecond)
 
 // idle sets the timer by which a worker that goes to sleep is woken in time.
 func (p *Port) idle(now int64) {
 	next := p.cal.Next()
-	if next == p.armed {
-		return
-	}
-	if p.empty++; p.empty < armAfter && next-now < int64(wakeEarly) {
-		return
+	if next == p.armed || next-now <= wakeEarly && p.armed != 0 && p.armed-wakeEarly <= now {
+		return // it is right, or readable already, and stays so
 	}
 	p.armed = next
 	if next == math.MaxInt64 {
 		p.timer.Stop()
 	} else {
-		p.timer.Set(time.Duration(next-now) - wakeEarly) // if that is over, it is readable at once
+		p.timer.Set(time.Duration(next - now - wakeEarly)) // if that is over, readable at once
 	}
-	if p.mail.pending.Load() { // what was posted before the timer was set
+	if p.mail.pending.Load() { // posted before the timer was set
 		p.timer.Set(0)
 	}
 }
