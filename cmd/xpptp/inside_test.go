@@ -13,6 +13,7 @@ import (
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"xpptp/control"
 	"xpptp/rings/ringtest"
@@ -145,6 +146,25 @@ func TestSteeredTun(t *testing.T) {
 			t.Errorf("%s: packets came to the wrong worker:\n%s", p.cmd.Args[1], p.err.String())
 		}
 	}
+}
+
+// Without the right to steer, packets come to any worker, and are handed over.
+func TestUnsteeredTun(t *testing.T) {
+	n := newNet2(t)
+	server := command(t, n.serveArgs("--workers", "3", "--io", "tpacket")...)
+	without(t, unix.CAP_SYS_ADMIN, func() {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_BPF, 0, 0, 0); err != nil {
+			t.Error(err) // on a goroutine of its own
+		}
+		n.server.Do(server.launch)
+	})
+	server.says(`level=WARN msg="packets come to any worker, which hands them to the right one" err=.*not permitted`, "msg=listening")
+	client, calls := dialUp(t, n, 6)
+	for _, c := range calls {
+		n.echoes(t, c)
+	}
+	client.stops()
+	server.stops()
 }
 
 // lanNet is a net2 whose server has a LAN behind it: in0 with 10.9.1.1/24, and
