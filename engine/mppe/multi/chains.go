@@ -21,6 +21,10 @@ func (c *Cipher) deriveKeys() {
 		for _, i := range c.active[:n] {
 			ch := &c.chains[i]
 			ch.need--
+			if ch.need == 0 && ch.cur == ch.last { // nearly always: settle without the call
+				c.units[ch.cur].Used = ch.k.Session
+				continue
+			}
 			if ch.settle(c) {
 				c.active[m] = i
 				m++
@@ -97,7 +101,12 @@ func (c *Cipher) stepLanes(idx []int16) {
 // stepRows changes the keys of up to maxRows chains.
 func (c *Cipher) stepRows(idx []int16) {
 	for l, i := range idx {
-		c.putKeys(l, c.chains[i].k)
+		k := c.chains[i].k
+		if c.kind[l] != k.Len || !k.full() {
+			c.putWords(l, k)
+		}
+		c.start[l] = k.Start // not both in one statement: that goes by way of the stack
+		c.keys[l] = k.Session
 	}
 	c.hashWords(len(idx))
 	for l, i := range idx {
@@ -121,19 +130,10 @@ func (k *KeyState) set(key *[16]byte) {
 	clear(k.Session[8:])
 }
 
-// putKeys readies lane l for hashWords.
-func (c *Cipher) putKeys(l int, k *KeyState) {
-	if c.kind[l] != k.Len || !k.full() {
-		c.kind[l] = k.Len
-		c.putWords(l, k)
-	}
-	c.start[l] = k.Start // not both in one statement: that goes by way of the stack
-	c.keys[l] = k.Session
-}
-
 // putWords lays the SHA-1 message of k as a column of words, with 33 rows of shaColumns words for
 // every so many lanes. The last row is all ones for a full key, which the kernel puts in by itself.
 func (c *Cipher) putWords(l int, k *KeyState) {
+	c.kind[l] = k.Len
 	w := c.shaColumns
 	var m shaMessage
 	m.build(k)

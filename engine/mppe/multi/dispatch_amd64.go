@@ -91,7 +91,7 @@ func (c *Cipher) laneStream(n, blocks int) {
 	}
 }
 
-// hashWords turns the session keys in keys into interim keys for the first n lanes, that putKeys
+// hashWords turns the session keys in keys into interim keys for the first n lanes, that stepRows
 // has set up.
 func (c *Cipher) hashWords(n int) {
 	if c.way == AVX512 {
