@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -34,7 +36,8 @@ up beside it and carry traffic: a scenario holds if none of them is lost, none
 of their packets is lost, another good call comes up afterwards and, with --lab,
 the server is alive and has given back what it had opened.
 
-Only those at a loopback address, in a lab or named by --allow are called.
+Only servers at a loopback address, in a lab or named by --allow are called. One
+that is no xpptp of a lab needs something behind it that sends packets back.
 The status is 1 if a scenario does not hold.`,
 		Example: `  xpptp stress manners --list
   xpptp stress manners --lab
@@ -55,7 +58,8 @@ The status is 1 if a scenario does not hold.`,
 	fs.StringVar(&plan.User, "user", plan.User, "user name of the well-behaved calls; %d is the number of the call")
 	fs.StringVar(&plan.PasswordFile, "password-file", "", "file with their password in its first line")
 	fs.IntVar(&plan.Calls, "calls", 100, "well-behaved calls beside, 1 to 1000")
-	fs.Float64Var(&opt.PPS, "pps", 1000, "packets a second through all of them")
+	fs.Float64Var(&opt.PPS, "pps", 1000, "packets a second through all of them, 0: none")
+	fs.Var((*addressFlag)(&plan.Traffic.Far), "far", "inside address that sends them back, such as that of xpptp stress --responder; none: the server's")
 	fs.DurationVar(&opt.Time, "time", time.Second, "length of each scenario")
 	fs.IntVar(&plan.Seed, "seed", plan.Seed, "what random choices come from")
 	fs.StringVar((*string)(&plan.IO), "io", string(plan.IO), "how packets are moved: auto, xsk, tpacket or raw")
@@ -77,6 +81,8 @@ The status is 1 if a scenario does not hold.`,
 			return usageError(errors.New("--password-file must be given"))
 		case plan.Calls < 1 || plan.Calls > 1000:
 			return usageError(fmt.Errorf("--calls: %d is out of range: allowed are 1 to 1000", plan.Calls))
+		case !slices.Contains(mannersIO, plan.IO):
+			return usageError(fmt.Errorf("--io: %q is none of auto, xsk, tpacket, raw", plan.IO))
 		}
 		if err := opt.Check(); err != nil {
 			return usageError(err)
@@ -89,6 +95,29 @@ The status is 1 if a scenario does not hold.`,
 	}
 	return cmd
 }
+
+// mannersIO are the backends that --io takes.
+var mannersIO = []config.IO{config.IOAuto, config.IOXSK, config.IOTpacket, config.IORaw}
+
+// addressFlag is an IPv4 address, or none.
+type addressFlag netip.Addr
+
+func (a *addressFlag) Set(s string) error {
+	v, err := netip.ParseAddr(s)
+	if err != nil || !v.Is4() {
+		return fmt.Errorf("%q is not an IPv4 address", s)
+	}
+	*a = addressFlag(v)
+	return nil
+}
+
+func (a *addressFlag) String() string {
+	if v := netip.Addr(*a); v.IsValid() {
+		return v.String()
+	}
+	return ""
+}
+func (a *addressFlag) Type() string { return "address" }
 
 func listScenarios(w io.Writer, scenarios []manners.Scenario, asJSON bool) error {
 	if asJSON {

@@ -123,9 +123,13 @@ func (g *good) CallUp(r *control.CallReport) {
 	b.up[g] = struct{}{}
 	var err error
 	if !g.quiet {
+		far := g.info.IP // the server's end
+		if b.plan.Traffic.Far.IsValid() {
+			far = b.plan.Traffic.Far
+		}
 		g.load, err = b.load.Add(load.CallConfig{
 			Worker: rings.Shard(g.info.CallID, b.caller.Workers()), Room: g.info.MTU,
-			V4: g.info.LocalIP, Far4: netip.AddrPortFrom(g.info.IP, load.DefaultPort),
+			V4: g.info.LocalIP, Far4: netip.AddrPortFrom(far, uint16(b.plan.Traffic.Port)),
 		})
 	}
 	g.ready <- err
@@ -250,24 +254,25 @@ const quietTime = 2 * time.Second
 // during does f while traffic goes through the calls, for at least length.
 func (b *beside) during(ctx context.Context, pps float64, length time.Duration, out *Outcome, f func(context.Context) error) error {
 	calls, lost, own := len(b.calls()), b.lostCalls(), b.drops()
-	profile := load.Profile{Name: "beside", Total: true, Schedule: traffic.Schedule{Rate: pps}, Sizes: traffic.IMIX()}
-	// It ends when f has.
-	if err := b.load.Start([]load.Profile{profile}, length+maxTime); err != nil {
-		return err
+	if pps > 0 {
+		profile := load.Profile{Name: "beside", Total: true, Schedule: traffic.Schedule{Rate: pps}, Sizes: traffic.IMIX()}
+		// It ends when f has.
+		if err := b.load.Start([]load.Profile{profile}, length+maxTime); err != nil {
+			return err
+		}
 	}
 	bad, cancel := context.WithTimeout(ctx, length)
-	begun := time.Now()
+	defer cancel()
 	err := f(bad)
-	select {
-	case <-time.After(length - time.Since(begun)):
-	case <-ctx.Done():
-	}
-	cancel()
-	b.load.Stop()
-	s, derr := b.load.Drain(ctx, quietTime)
-	if s != nil {
-		t := &s.Traffic
-		out.Beside = Beside{Sent: t.Sent, Received: t.Received, Lost: t.Lost(), Duplicated: t.Duplicated, Corrupted: t.Corrupted}
+	<-bad.Done()
+	if pps > 0 {
+		b.load.Stop()
+		s, derr := b.load.Drain(ctx, quietTime)
+		err = errors.Join(err, derr)
+		if s != nil {
+			t := &s.Traffic
+			out.Beside = Beside{Sent: t.Sent, Received: t.Received, Lost: t.Lost(), Duplicated: t.Duplicated, Corrupted: t.Corrupted}
+		}
 	}
 	out.Beside.Calls, out.Beside.LostCalls = calls, b.lostCalls()-lost
 	out.Beside.Dropped = map[string]uint64{}
@@ -276,7 +281,7 @@ func (b *beside) during(ctx context.Context, pps float64, length time.Duration, 
 			out.Beside.Dropped[name] = n - own[name]
 		}
 	}
-	return errors.Join(err, derr)
+	return err
 }
 
 // stop ends all calls.

@@ -2,6 +2,7 @@ package manners
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -45,7 +46,9 @@ func TestOptions(t *testing.T) {
 		{func(*Options) {}, ""},
 		{func(o *Options) { o.Time = time.Millisecond }, "time: 1ms"},
 		{func(o *Options) { o.Time = time.Hour }, "time: 1h"},
-		{func(o *Options) { o.PPS = 0 }, "pps: 0"},
+		{func(o *Options) { o.PPS = 0 }, ""},
+		{func(o *Options) { o.PPS = -1 }, "pps: -1"},
+		{func(o *Options) { o.PPS = math.NaN() }, "pps: NaN"},
 		{func(o *Options) { o.PPS = 1e9 }, "pps: 1e+09"},
 	} {
 		o := good
@@ -87,7 +90,7 @@ func TestJudge(t *testing.T) {
 		{"twice", Outcome{Beside: Beside{Sent: 9, Duplicated: 1}, Harmed: 5}, "1 duplicated"},
 		{"corrupted", Outcome{Beside: Beside{Sent: 9, Corrupted: 1}}, "1 corrupted"},
 		{"calls", Outcome{Beside: Beside{Calls: 5, LostCalls: 2, Sent: 9}}, "2 of 5 calls beside were lost: connection-lost 2"},
-		{"silence", Outcome{}, "carried nothing"},
+		{"silence", Outcome{}, ""},
 	} {
 		out := c.out
 		out.judge([]string{"connection-lost 2"})
