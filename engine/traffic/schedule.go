@@ -39,11 +39,6 @@ const (
 	minRate = 1e-3
 )
 
-// BurstEvery is the schedule of n packets at once, every t.
-func BurstEvery(n int, t time.Duration) Schedule {
-	return Schedule{Rate: float64(n) / t.Seconds(), Burst: n}
-}
-
 // Check returns an error that names the first value out of range.
 func (s *Schedule) Check() error {
 	top := MaxRate
@@ -114,17 +109,6 @@ func (s *Schedule) Units(t int64) float64 {
 		return math.Ceil(u/n) * n
 	}
 	return u
-}
-
-// RateAt returns the rate at t, in ns after the schedule's beginning.
-func (s *Schedule) RateAt(t int64) float64 {
-	switch {
-	case s.Over <= 0:
-		return s.Rate
-	case t >= int64(s.Over):
-		return s.To
-	}
-	return s.Rate + (s.To-s.Rate)*float64(t)/float64(s.Over)
 }
 
 // Part is the schedule of one of n that have s in common, for who cannot take

@@ -54,7 +54,7 @@ const (
 //	28  sender's clock (see Clock); in a reply the time at which the far end
 //	    received it: the low 32 bits of its clock
 //	32  CRC-32C of what follows the stamp, then of bytes 0 to 31
-//	36  Pattern, or the body of a Request or Report
+//	36  a pattern, the same in all packets, or the body of a Request or Report
 type Stamp []byte
 
 // StampFields are what PutStamp writes.
@@ -108,9 +108,6 @@ var pattern, crcs, sums = func() (p [maxFill]byte, crcs [maxFill + 1]uint32, sum
 	}
 	return p, crcs, sums
 }()
-
-// Pattern is what packets are filled with behind the stamp. It must not be written to.
-func Pattern() []byte { return pattern[:] }
 
 // PutStamp makes b, at least StampLen and at most StampLen + 4096 bytes, the
 // payload of a test packet: stamp, pattern, checksum.

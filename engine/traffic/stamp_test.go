@@ -21,11 +21,11 @@ func TestStampBytes(t *testing.T) {
 	if !bytes.Equal(b[:32], want) {
 		t.Errorf("% x\nwant % x", b[:32], want)
 	}
-	sum := crc32.Checksum(append(bytes.Clone(Pattern()[:4]), want...), crc32.MakeTable(crc32.Castagnoli))
+	sum := crc32.Checksum(append(bytes.Clone(pattern[:4]), want...), crc32.MakeTable(crc32.Castagnoli))
 	if got := be.Uint32(b[32:]); got != sum {
 		t.Errorf("checksum %08x, want %08x", got, sum)
 	}
-	if !bytes.Equal(b[36:], Pattern()[:4]) {
+	if !bytes.Equal(b[36:], pattern[:4]) {
 		t.Errorf("filled with % x", b[36:])
 	}
 }

@@ -67,7 +67,7 @@ type Profile struct {
 	// Sync: the calls send in step. Else they are spread evenly.
 	Sync  bool
 	Sizes traffic.Sizes
-	TOS   uint8 // of the packets; the lower two bits are ECN
+	TOS   uint8 // of the packets that we send; the lower two bits are ECN
 }
 
 // Check returns an error that names the first value out of range.

@@ -184,8 +184,8 @@ func TestPacing(t *testing.T) {
 		{"50,000/s of 3 workers", 10, 3, Profile{Schedule: traffic.Schedule{Rate: 50_000}, Total: true}, 50_000},
 		{"1.024 Mbit/s", 1, 1, Profile{Schedule: traffic.Schedule{Rate: 1.024e6, Unit: traffic.Bits}}, 1000}, // of 128 bytes
 		{"10.24 Mbit/s of all", 4, 2, Profile{Schedule: traffic.Schedule{Rate: 10.24e6, Unit: traffic.Bits}, Total: true}, 10_000},
-		{"bursts", 3, 1, Profile{Schedule: traffic.BurstEvery(50, 100*time.Millisecond)}, 1500},
-		{"bursts in step", 3, 1, Profile{Schedule: traffic.BurstEvery(50, 100*time.Millisecond), Sync: true}, 1500},
+		{"bursts", 3, 1, Profile{Schedule: traffic.Schedule{Rate: 500, Burst: 50}}, 1500},
+		{"bursts in step", 3, 1, Profile{Schedule: traffic.Schedule{Rate: 500, Burst: 50}, Sync: true}, 1500},
 		{"ramp", 2, 1, Profile{Schedule: traffic.Schedule{Rate: 100, To: 1900, Over: time.Second}, Sync: true}, 2000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
