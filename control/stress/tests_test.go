@@ -17,8 +17,15 @@ import (
 // rate twice and none out of bounds.
 func TestSearch(t *testing.T) {
 	for _, tc := range []struct{ low, high, precision, limit float64 }{
-		{1, 1e6, 1, 123_456}, {1000, 2e6, 2, 1000}, {1000, 2e6, 2, 1999}, {10, 100, 0.01, 63}, {10, 1000, 50, 640}, {64, 64, 1, 100},
-		{100, 150, 1, 149}, {100, 150, 1, 151}, {100, 1000, 1, 99},
+		{1, 1e6, 1, 123_456},
+		{1000, 2e6, 2, 1000},
+		{1000, 2e6, 2, 1999},
+		{10, 100, 0.01, 63},
+		{10, 1000, 50, 640},
+		{64, 64, 1, 100},
+		{100, 150, 1, 149},
+		{100, 150, 1, 151},
+		{100, 1000, 1, 99},
 	} {
 		asked := map[float64]bool{}
 		got, err := search(tc.low, tc.high, tc.precision, func(rate float64) (bool, error) {
