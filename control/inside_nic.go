@@ -46,7 +46,9 @@ func (p *ports) openNIC(b *Box, name string, cfgs []workers.Config) (inside, err
 	}
 	// The outside has up to half of all frames to receive into.
 	dev, err := xsk.Open(xsk.Config{Interface: name, Frames: framesPerWorker * len(cfgs) / 4},
-		xsk.NewInside(owners, len(cfgs), rings.Room(pools[0].Chunk())), pools)
+		xsk.NewInside(xsk.InsideConfig{
+			Owners: owners, Workers: len(cfgs), Room: rings.Room(pools[0].Chunk()), Device: t.dev.Index(),
+		}), pools)
 	if err != nil {
 		return nil, fmt.Errorf("inside: %w", err)
 	}

@@ -33,9 +33,8 @@ route their traffic through a TUN device.
 kernel, by AF_XDP, along the kernel's routes and neighbours; calls whose
 addresses are in the interface's own network are answered for (ARP, Neighbor
 Discovery). Everything else goes through the TUN device as before: to and from
-this host and its other interfaces, networks behind users, packets that are too
-large, and the first ones to a neighbour, for which the kernel must forward
-(net.ipv4.ip_forward=1).
+this host and its other interfaces, packets that are too large, and the first
+ones to a neighbour, for which the kernel must forward (net.ipv4.ip_forward=1).
 
 SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.`,
 		Example: `  xpptp serve --listen 192.0.2.1 --local 10.0.0.1 --pool 10.0.0.10-10.0.0.250 \

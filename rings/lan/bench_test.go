@@ -86,7 +86,7 @@ func thereAndBack(b *testing.B, byKernel bool) {
 		if err := m.Set(netip.MustParsePrefix("10.66.0.9/32"), 0); err != nil {
 			return err
 		}
-		nic, err := xsk.Open(xsk.Config{Interface: near.Name}, xsk.NewInside(m, 1, rings.Room(rings.ChunkSmall)), pools[:1])
+		nic, err := xsk.Open(xsk.Config{Interface: near.Name}, xsk.NewInside(xsk.InsideConfig{Owners: m, Workers: 1, Room: rings.Room(rings.ChunkSmall), Device: dev.Index()}), pools[:1])
 		if err != nil {
 			return err
 		}

@@ -118,7 +118,7 @@ func newBench(t *testing.T) *bench {
 				return err
 			}
 		}
-		nic, err := xsk.Open(xsk.Config{Interface: b.near.Name, Frames: 256}, xsk.NewInside(b.owners, 1, rings.Room(rings.ChunkSmall)), []*rings.Pool{b.pool})
+		nic, err := xsk.Open(xsk.Config{Interface: b.near.Name, Frames: 256}, xsk.NewInside(xsk.InsideConfig{Owners: b.owners, Workers: 1, Room: rings.Room(rings.ChunkSmall), Device: dev.Index()}), []*rings.Pool{b.pool})
 		if err != nil {
 			return err
 		}
@@ -343,11 +343,7 @@ func TestBothWays(t *testing.T) {
 func TestThroughTheKernel(t *testing.T) {
 	b := newBench(t)
 	b.own("10.66.0.9/32")
-	b.own("10.66.8.0/24")
 	b.hostRoute("10.66.0.0/16", "10.77.0.1")
-	// A network behind a subscriber: the kernel routes it.
-	b.near.NS.Do(func() { b.near.NS.Sysctl("net/ipv4/conf/rt0/forwarding", "1") })
-	b.echoes("10.66.8.77", 100)
 	// The router's own processes reach the subscriber, who is reached by others too.
 	if !echo(t, b.near.NS, "10.66.0.9", 100, patience) {
 		t.Fatal("the host itself does not reach the subscriber")
@@ -403,6 +399,52 @@ func TestThroughTheKernel(t *testing.T) {
 	// A neighbour that does not answer.
 	expect("the kernel's host unreachable", ping([4]byte{10, 77, 0, 99}, 64, 28), func(p []byte) bool { return p[9] == 1 && p[20] == 3 && p[21] == 1 })
 	expect("the kernel's network unreachable", ping([4]byte{198, 51, 100, 1}, 64, 28), func(p []byte) bool { return p[9] == 1 && p[20] == 3 && p[21] == 0 })
+}
+
+// A network behind a subscriber is reached where the kernel's routes say so:
+// what else lies within is left alone.
+func TestNetworkBehind(t *testing.T) {
+	b := newBench(t)
+	b.near.NS.Do(func() { b.near.NS.Sysctl("net/ipv4/conf/rt0/forwarding", "1") })
+	b.own("10.0.0.0/8")
+	b.hostRoute("10.66.0.0/16", "10.77.0.1")
+	b.hostRoute("10.88.0.0/16", "10.77.0.1")
+	b.fast("10.66.8.77")
+	// The router itself.
+	do(t, b.near.NS, "listen", func() error {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: b.near.IP[:], Port: 7777})
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			p := make([]byte, 2000)
+			for {
+				n, from, err := c.ReadFromUDP(p)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteToUDP(p[:n], from)
+			}
+		}()
+		return nil
+	})
+	before := b.port.Stats().RxPackets
+	b.echoes("10.77.0.1", 100)
+	// An address of the LAN that nobody has, and one that no route leads to.
+	for _, to := range []string{"10.77.0.99", "10.88.0.1"} {
+		if echo(t, b.far.NS, to, 10, 300*time.Millisecond) {
+			t.Errorf("%s answers", to)
+		}
+	}
+	if n := b.port.Stats().RxPackets - before; n != 0 {
+		t.Errorf("%d packets came to the port", n)
+	}
+	// Without forwarding the kernel has the last word.
+	b.near.NS.Do(func() { b.near.NS.Sysctl("net/ipv4/conf/rt0/forwarding", "0") })
+	if echo(t, b.far.NS, "10.66.8.77", 10, 300*time.Millisecond) {
+		t.Error("forwarded though forwarding is off")
+	}
 }
 
 // A neighbour gets another Ethernet address, the link goes down and comes back.

@@ -130,12 +130,18 @@ func Key(at int16, v4 bool) asm.Instructions {
 // has none. They change R1 to R5.
 func (m *Map) Find(at int16, miss string) asm.Instructions {
 	found := fmt.Sprintf("found%d", at)
-	return append(m.host(at),
-		asm.JNE.Imm(asm.R0, 0, found),
+	i := append(m.host(at), asm.JNE.Imm(asm.R0, 0, found))
+	i = append(i, m.FindNet(at, miss)...)
+	return append(i, asm.Mov.Reg(asm.R0, asm.R0).WithSymbol(found))
+}
+
+// FindNet is Find for prefixes alone.
+func (m *Map) FindNet(at int16, miss string) asm.Instructions {
+	return asm.Instructions{
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, int32(at)),
 		asm.LoadMapPtr(asm.R1, m.nets.FD()), asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, miss),
-		asm.Mov.Reg(asm.R0, asm.R0).WithSymbol(found))
+	}
 }
 
 // FindHost is Find for single addresses alone, not for those in a prefix.

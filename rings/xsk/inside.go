@@ -16,19 +16,25 @@ import (
 // worker, with the ARP requests and Neighbor Solicitations that ask for it.
 // Everything else is the kernel's: what it would not forward as it is (IPv4
 // options, a hop limit that runs out, link-local addresses, frames to another
-// station), and what is for a prefix of the map, since this host, or one of its
-// other routes, may lie within.
-type Inside struct {
-	owners *owner.Map
-	n      int
-	room   int
+// station).
+//
+// This host, or another of its routes, may lie within a prefix of the map. So
+// packets for a prefix, of IPv4, go to its owner only where the kernel would
+// forward them to the calls' device; nobody is told that we have its addresses.
+type Inside struct{ cfg InsideConfig }
+
+// InsideConfig says what the program goes by.
+type InsideConfig struct {
+	Owners  *owner.Map
+	Workers int
+	Room    int // frames longer than this, in bytes, are the kernel's
+	Device  int // index of the interface by which the kernel reaches the calls
 }
 
-// NewInside returns the program for a number of workers. Frames longer than
-// room bytes, as much as a chunk takes, are the kernel's too.
-func NewInside(m *owner.Map, workers, room int) *Inside { return &Inside{m, workers, room} }
+// NewInside returns the program.
+func NewInside(cfg InsideConfig) *Inside { return &Inside{cfg} }
 
-func (i *Inside) workers() int { return i.n }
+func (i *Inside) workers() int { return i.cfg.Workers }
 
 // Offsets in the headers: RFC 791 §3.1, RFC 8200 §3, RFC 826, RFC 4861 §4.3.
 const (
@@ -71,7 +77,7 @@ func (i *Inside) load(xsks *ebpf.Map, on *rings.Info) (*ebpf.Program, error) {
 	}
 
 	p.begin()
-	p.do(asm.Mov.Reg(asm.R4, asm.R3), asm.Sub.Reg(asm.R4, asm.R7), asm.JGT.Imm(asm.R4, int32(i.room), "pass"),
+	p.do(asm.Mov.Reg(asm.R4, asm.R3), asm.Sub.Reg(asm.R4, asm.R7), asm.JGT.Imm(asm.R4, int32(i.cfg.Room), "pass"),
 		asm.Mov.Imm(asm.R8, 0))
 	word(asm.R4, 0)
 	p.do(asm.LoadImm(asm.R5, int64(binary.NativeEndian.Uint32(on.MAC[:])), asm.DWord), asm.JNE.Reg(asm.R4, asm.R5, "typed"),
@@ -88,7 +94,12 @@ func (i *Inside) load(xsks *ebpf.Map, on *rings.Info) (*ebpf.Program, error) {
 	p.do(asm.LoadMem(asm.R5, asm.R7, ipVersion, asm.Byte), asm.JNE.Imm(asm.R5, 0x45, "pass"),
 		asm.LoadMem(asm.R5, asm.R7, ipTTL, asm.Byte), asm.JLE.Imm(asm.R5, 1, "pass"))
 	key(true, ipDestination)
-	p.do(asm.Ja.Label("find"))
+	p.do(i.cfg.Owners.FindHost(keyInside, "net")...)
+	p.do(asm.Ja.Label("found"))
+	p.at("net", func() { p.do(i.cfg.Owners.FindNet(keyInside, "pass")...) })
+	p.do(asm.LoadMem(asm.R8, asm.R0, 0, asm.Word))
+	i.forwarded(&p)
+	p.do(asm.Ja.Label("worker"))
 
 	// A request for the Ethernet address of an IPv4 address.
 	p.at("arp", func() { p.within(arpLen) })
@@ -124,8 +135,39 @@ func (i *Inside) load(xsks *ebpf.Map, on *rings.Info) (*ebpf.Program, error) {
 	p.do(asm.And.Imm(asm.R5, 0xffc0), asm.JEq.Imm(asm.R5, 0xfe80, "pass"))
 	key(false, nsTarget)
 
-	p.at("find", func() { p.do(i.owners.FindHost(keyInside, "pass")...) })
-	p.do(asm.LoadMem(asm.R8, asm.R0, 0, asm.Word), asm.Sub.Imm(asm.R8, 1), asm.JGE.Imm(asm.R8, int32(i.n), "pass"))
-	p.redirect(xsks, i.n)
+	p.at("find", func() { p.do(i.cfg.Owners.FindHost(keyInside, "pass")...) })
+	p.do(asm.LoadMem(asm.R8, asm.R0, 0, asm.Word).WithSymbol("found"),
+		asm.Sub.Imm(asm.R8, 1).WithSymbol("worker"), asm.JGE.Imm(asm.R8, int32(i.cfg.Workers), "pass"))
+	p.redirect(xsks, i.cfg.Workers)
 	return p.end("xpptp_inside")
+}
+
+// Offsets in struct bpf_fib_lookup of linux/bpf.h, and results of the helper.
+const (
+	fibLen   = 64
+	fibIndex = 8
+	fibSrc   = 16
+	fibDst   = 32
+
+	fibSuccess     = 0
+	fibNoNeighbour = 7 // the device has none
+
+	keyFIB = keyInside - fibLen
+)
+
+// forwarded passes an IPv4 packet that the kernel would not forward to the
+// calls' device. R8 is kept.
+func (i *Inside) forwarded(p *code) {
+	for at := int16(0); at < fibLen; at += 4 {
+		p.do(asm.StoreImm(asm.RFP, keyFIB+at, 0, asm.Word))
+	}
+	p.do(asm.StoreImm(asm.RFP, keyFIB, unix.AF_INET, asm.Byte),
+		asm.LoadMem(asm.R5, asm.R6, mdIngress, asm.Word), asm.StoreMem(asm.RFP, keyFIB+fibIndex, asm.R5, asm.Word),
+		asm.LoadMem(asm.R5, asm.R7, ipSource, asm.Word), asm.StoreMem(asm.RFP, keyFIB+fibSrc, asm.R5, asm.Word),
+		asm.LoadMem(asm.R5, asm.R7, ipDestination, asm.Word), asm.StoreMem(asm.RFP, keyFIB+fibDst, asm.R5, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, keyFIB),
+		asm.Mov.Imm(asm.R3, fibLen), asm.Mov.Imm(asm.R4, 0), asm.FnFibLookup.Call(),
+		asm.JEq.Imm(asm.R0, fibSuccess, "routed"), asm.JNE.Imm(asm.R0, fibNoNeighbour, "pass"),
+		asm.LoadMem(asm.R5, asm.RFP, keyFIB+fibIndex, asm.Word).WithSymbol("routed"),
+		asm.JNE.Imm(asm.R5, int32(i.cfg.Device), "pass"))
 }

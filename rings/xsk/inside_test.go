@@ -35,7 +35,7 @@ func insideBench(t *testing.T) (mac [6]byte, m *owner.Map, d *Device) {
 	}
 	ns.Do(func() {
 		pools := []*rings.Pool{rings.NewPool(u.Arena(), 0, 512), rings.NewPool(u.Arena(), 512, 1024)}
-		d, err = Open(Config{Interface: near.Name, Ring: 64}, NewInside(m, 2, 120), pools)
+		d, err = Open(Config{Interface: near.Name, Ring: 64}, NewInside(InsideConfig{Owners: m, Workers: 2, Room: 120}), pools)
 	})
 	if err != nil {
 		t.Fatal(err)

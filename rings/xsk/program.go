@@ -26,6 +26,7 @@ const (
 const (
 	mdData    = 0
 	mdDataEnd = 4
+	mdIngress = 12
 	mdQueue   = 16
 )
 
