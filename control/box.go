@@ -65,6 +65,8 @@ type Box struct {
 	running   sync.WaitGroup
 	failed    chan error // a worker ended
 	stopping  atomic.Bool
+	draining  atomic.Bool   // no new calls
+	drained   chan struct{} // poked when there may be no call left
 	onEvent   func(CallEvent)
 
 	count struct {
@@ -148,6 +150,8 @@ func newBox(common *config.Common, log *slog.Logger) *Box {
 		quit:   make(chan struct{}),
 		failed: make(chan error, 64),
 		idle:   make(chan struct{}, 1),
+
+		drained: make(chan struct{}, 1),
 	}
 }
 
@@ -333,7 +337,7 @@ func (b *Box) accept(ln *net.TCPListener) {
 			_ = nc.Close()
 			continue
 		}
-		if n := b.serve.Limits.Connections; n > 0 && int(b.count.conns.Load()) >= n {
+		if n := b.serve.Limits.Connections; n > 0 && int(b.count.conns.Load()) >= n || b.draining.Load() {
 			b.count.refusedConns.Add(1)
 			_ = nc.Close()
 			continue
@@ -369,6 +373,12 @@ func (b *Box) poke() {
 	select {
 	case b.idle <- struct{}{}:
 	default:
+	}
+	if b.draining.Load() && b.count.calls.Load() == 0 {
+		select {
+		case b.drained <- struct{}{}:
+		default:
+		}
 	}
 }
 

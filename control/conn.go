@@ -217,6 +217,9 @@ func (c *conn) request(e pptp.CallRequest) {
 	case box.stopping.Load():
 		refuse(pptp.RefuseNoResource, "shutting down")
 		return
+	case box.draining.Load():
+		refuse(pptp.RefuseNoResource, "no new calls are taken")
+		return
 	case box.serve == nil:
 		refuse(pptp.RefuseProhibited, "this end takes no calls")
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/signal"
@@ -59,7 +60,7 @@ when its last call has ended: with 0 if that was in order, else with 1.`,
 		if *stats {
 			defer func() { reportWorkers(cmd.ErrOrStderr(), log, cfg.Log, c.Snapshot()) }()
 		}
-		return dial(cmd, c, output.json(), log)
+		return dial(cmd, cfg, c, output.json(), log)
 	}
 	return cmd
 }
@@ -73,7 +74,7 @@ type callJSON struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-func dial(cmd *cobra.Command, c *control.Client, asJSON bool, log *slog.Logger) error {
+func dial(cmd *cobra.Command, cfg *config.Dial, c *control.Client, asJSON bool, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	events := make(chan control.CallEvent, 4096)
@@ -86,6 +87,10 @@ func dial(cmd *cobra.Command, c *control.Client, asJSON bool, log *slog.Logger) 
 	if err := c.Start(); err != nil {
 		return withRights(err)
 	}
+	op := newOperator()
+	if err := op.open(cfg.Control, cfg.Given("control.socket"), false, c.Box, nil, log); err != nil {
+		return errors.Join(err, shutdown(c.Shutdown, log))
+	}
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	failures := 0
 	show := func(e control.CallEvent) {
@@ -97,6 +102,7 @@ func dial(cmd *cobra.Command, c *control.Client, asJSON bool, log *slog.Logger) 
 		}
 	}
 	var failed error
+	hard := false
 loop:
 	for {
 		select {
@@ -107,13 +113,22 @@ loop:
 			break loop
 		case <-c.Done():
 			break loop
+		case hard = <-op.stop:
+			stop()
+			log.Info("stopping", "calls", c.Calls(), "hard", hard)
+			break loop
 		case <-ctx.Done():
 			log.Info("stopping", "calls", c.Calls())
 			break loop
 		}
 	}
 	interrupted := ctx.Err() != nil
-	_ = shutdown(c.Shutdown, log)
+	op.close(log)
+	if hard {
+		shutdownHard(c.Box, c.Shutdown, log)
+	} else {
+		_ = shutdown(c.Shutdown, log)
+	}
 	logCounters(log, c.Box)
 	for len(events) > 0 {
 		show(<-events)

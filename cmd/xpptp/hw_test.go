@@ -310,7 +310,7 @@ func TestServeTune(t *testing.T) {
 	serve := func(more ...string) *program {
 		t.Helper()
 		p := start(t, ns, append([]string{
-			"serve", "--listen", "10.78.0.1", "--local", "10.9.0.1", "--pool", "10.9.0.10-20",
+			"serve", "--control-socket=", "--listen", "10.78.0.1", "--local", "10.9.0.1", "--pool", "10.9.0.10-20",
 			"--secrets", secrets, "--tune-state", state,
 		}, more...)...)
 		p.says("listening")

@@ -65,7 +65,7 @@ func file(t *testing.T, name, text string, mode os.FileMode) string {
 }
 
 func (n *net2) serveArgs(more ...string) []string {
-	return append([]string{"serve", "--listen", n.listen, "--local", "10.9.0.1", "--pool", n.pool, "--secrets", n.secrets}, more...)
+	return append([]string{"serve", "--listen", n.listen, "--local", "10.9.0.1", "--pool", n.pool, "--secrets", n.secrets, "--control-socket="}, more...)
 }
 
 func (n *net2) dialArgs(more ...string) []string {

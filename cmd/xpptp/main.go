@@ -83,6 +83,11 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newServeCmd(),
 		newDialCmd(),
+		newShowCmd(),
+		newTerminateCmd(),
+		newDrainCmd(),
+		newShutdownCmd(),
+		newReloadCmd(),
 		newStressCmd(),
 		newDemoCmd(),
 		newCheckCmd(),

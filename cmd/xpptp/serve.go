@@ -36,7 +36,9 @@ Discovery). Everything else goes through the TUN device as before: to and from
 this host and its other interfaces, packets that are too large, and the first
 ones to a neighbour, for which the kernel must forward (net.ipv4.ip_forward=1).
 
-SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.`,
+SIGINT and SIGTERM end all calls in order; SIGHUP reads the secrets again.
+xpptp show, terminate, drain, shutdown and reload operate it by its control
+socket.`,
 		Example: `  xpptp serve --listen 192.0.2.1 --local 10.0.0.1 --pool 10.0.0.10-10.0.0.250 \
       --secrets /etc/xpptp/secrets
   xpptp serve --inside eth1 --local 10.0.0.1 --pool 10.0.0.10-10.0.0.250 --secrets secrets
@@ -106,6 +108,7 @@ func (s *server) run(ctx context.Context, cfg *config.Config) error {
 	hup := make(chan struct{}, 1)
 	defer onSignal(unix.SIGHUP, hup)()
 	box, log := s.box, s.log
+	op := newOperator()
 	accounting := s.radius != nil && cfg.Radius.Accounting
 	if accounting {
 		box.SetAccounting(s.radius)
@@ -120,11 +123,29 @@ func (s *server) run(ctx context.Context, cfg *config.Config) error {
 	if accounting {
 		s.radius.On()
 	}
+	if err := op.open(cfg.Control, cfg.Given("control.socket"), true, box, s.radius, log); err != nil {
+		_ = coa()
+		err = errors.Join(err, shutdown(box.Shutdown, log))
+		if s.radius != nil {
+			closeRadius(s.radius, log)
+		}
+		return err
+	}
 	var failed error
+	hard := false
 	for running := true; running; {
 		select {
 		case <-hup:
-			s.reload()
+			_ = s.reload()
+		case done := <-op.reload:
+			done <- s.reload()
+		case hard = <-op.stop:
+			log.Info("stopping", "calls", box.Calls(), "hard", hard)
+			running = false
+		case <-box.Drained():
+			if running = !box.Draining() || box.Calls() > 0; !running {
+				log.Info("stopping: the last call is over")
+			}
 		case failed = <-box.Failed():
 			log.Error("stopping", "err", failed)
 			running = false
@@ -133,8 +154,13 @@ func (s *server) run(ctx context.Context, cfg *config.Config) error {
 			running = false
 		}
 	}
+	op.close(log)
 	_ = coa()
-	err = shutdown(box.Shutdown, log)
+	if hard {
+		shutdownHard(box, box.Shutdown, log)
+	} else {
+		err = shutdown(box.Shutdown, log)
+	}
 	if s.radius != nil {
 		closeRadius(s.radius, log)
 	}
@@ -142,15 +168,17 @@ func (s *server) run(ctx context.Context, cfg *config.Config) error {
 	return errors.Join(failed, err)
 }
 
-func (s *server) reload() {
+// reload reads the secrets again. With an error the old ones stay.
+func (s *server) reload() error {
 	if s.store == nil {
-		return
+		return nil
 	}
 	if err := s.store.Reload(); err != nil {
 		s.log.Error("secrets not reloaded, the old ones stay", "err", err)
-	} else {
-		s.log.Info("secrets reloaded", "users", s.store.Secrets().Len())
+		return fmt.Errorf("secrets not reloaded, the old ones stay: %w", err)
 	}
+	s.log.Info("secrets reloaded", "users", s.store.Secrets().Len())
+	return nil
 }
 
 // withRights adds to an error that says "not permitted" what would be needed.

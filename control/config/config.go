@@ -161,6 +161,14 @@ type Log struct {
 	Level, Format string
 }
 
+// Control is how the program is operated while it runs.
+type Control struct {
+	Socket string // path of a unix socket; "" for none
+}
+
+// DefaultSocket is the control socket of serve.
+const DefaultSocket = "/run/xpptp/control.sock"
+
 // Limits bound what serve takes on. 0 is no limit.
 type Limits struct {
 	Calls, Connections, CallsPerConnection int
@@ -179,6 +187,7 @@ type Config struct {
 	DNS     []netip.Addr
 	NBNS    []netip.Addr
 	Limits  Limits
+	Control Control
 
 	AuthSource                []AuthSource // asked in this order
 	Secrets                   string
@@ -200,6 +209,7 @@ type Dial struct {
 	DefaultRoute       bool
 	PeerDNS            bool
 	Persist            bool
+	Control            Control
 	RedialMin          time.Duration
 	RedialMax          time.Duration
 

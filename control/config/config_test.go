@@ -91,7 +91,7 @@ limits:
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"mpe: deny", `f:1:1: unknown key "mpe": did you mean "mppe"?`},
-		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, sources, inside, name, local, pool, dns, nbns, auth-source, secrets, allow-world-readable-secrets, outside, io, tun, workers, cpus, poll, tune, tune-state, tune-profiles, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, radius, limits`},
+		{"local: 10.0.0.1\n\nxyzzy: 1", `f:3:1: unknown key "xyzzy": allowed are listen, sources, inside, name, local, pool, dns, nbns, auth-source, secrets, allow-world-readable-secrets, outside, io, tun, workers, cpus, poll, tune, tune-state, tune-profiles, auth, mppe, mppe-keys, mppe-stateful, mtu, mru, ipv6, pptp, ppp, gre, ip, log, radius, limits, control`},
 		{"gre:\n  reordering: 5ms", `f:2:3: unknown key "gre.reordering": allowed are reorder, ack-delay, window, receive-window`},
 		{"gre:\n  reorde: 5ms", `f:2:3: unknown key "gre.reorde": did you mean "gre.reorder"?`},
 		{"pptp.vendor: x", ``}, // the key in one word

@@ -92,6 +92,7 @@ func (c *Config) fields() []field {
 		{"limits.calls", integer{&c.Limits.Calls, 0, 1 << 20}, "calls at a time, 0: no limit"},
 		{"limits.connections", integer{&c.Limits.Connections, 0, 1 << 20}, "control connections at a time, 0: no limit"},
 		{"limits.calls-per-connection", integer{&c.Limits.CallsPerConnection, 0, 65535}, "calls in one control connection, 0: no limit"},
+		{"control.socket", text{&c.Control.Socket, "file", checkText}, "unix socket for xpptp show, terminate and the like; empty: none"},
 	}...)
 }
 
@@ -112,7 +113,8 @@ func (d *Dial) fields() []field {
 		{"redial-min", duration{&d.RedialMin, 100 * time.Millisecond, hour}, "first pause before calling again; it doubles"},
 		{"redial-max", duration{&d.RedialMax, 100 * time.Millisecond, 24 * hour}, "longest pause before calling again"},
 	}
-	return append(fs, d.Common.fields()...)
+	fs = append(fs, d.Common.fields()...)
+	return append(fs, field{"control.socket", text{&d.Control.Socket, "file", checkText}, "unix socket for xpptp show, terminate and the like; empty: none"})
 }
 
 func defaultCommon() Common {
@@ -156,6 +158,8 @@ func Default() *Config {
 		Listen: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), Port)},
 		Inside: InsideTun,
 		Name:   "xpptp",
+
+		Control: Control{Socket: DefaultSocket},
 
 		AuthSource: []AuthSource{AuthLocal},
 		Radius:     defaultRadius(),

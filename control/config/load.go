@@ -48,6 +48,12 @@ func (s *source) set(key, where string) {
 	s.origin[key] = where
 }
 
+// Given reports whether a setting was given, in the file or by a flag.
+func (s *source) Given(key string) bool {
+	_, ok := s.origin[key]
+	return ok
+}
+
 // fault makes an Error about a setting as it stands.
 func (s *source) fault(key, format string, args ...any) error {
 	where, ok := s.origin[key]

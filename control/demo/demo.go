@@ -149,7 +149,7 @@ func (d *demo) serve(ctx context.Context, dir string) error {
 	}
 	args := []string{
 		"serve", "--listen", serverAddr.Addr().String(), "--outside", serverIf, "--io", d.IO,
-		"--local", insideAddr.String(), "--pool", insidePool, "--secrets", secrets, "--log-format", "json",
+		"--local", insideAddr.String(), "--pool", insidePool, "--secrets", secrets, "--log-format", "json", "--control-socket=",
 	}
 	d.Started("server", append([]string{"xpptp"}, args...))
 	var err error

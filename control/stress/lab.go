@@ -151,7 +151,7 @@ func (l *Lab) plan(p *config.Stress) error {
 		"--auth", joined(methodsOf(p)), "--mppe", string(policyOf(p)), "--mppe-keys", joined(p.MPPEKeys),
 		fmt.Sprintf("--mppe-stateful=%v", p.MPPEStateful), fmt.Sprintf("--ipv6=%v", p.IPv6),
 		"--mtu", fmt.Sprint(p.MTU), "--mru", fmt.Sprint(p.MRU),
-		"--log-level", p.Log.Level, "--log-format", "json",
+		"--log-level", p.Log.Level, "--log-format", "json", "--control-socket=",
 	}
 	return nil
 }

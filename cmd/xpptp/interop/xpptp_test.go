@@ -148,7 +148,7 @@ func (s *xpptpServer) start(p policy) error {
 	if s.lan != nil {
 		inside = "in0"
 	}
-	args := []string{"serve", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--workers", ioWorkers, "--inside", inside, "--local", tunnelIP,
+	args := []string{"serve", "--control-socket=", "--outside", "veth0", "--listen", nearIP + ":1723", "--io", ioBackend, "--workers", ioWorkers, "--inside", inside, "--local", tunnelIP,
 		"--pool", "192.168.77.11-192.168.77.60", "--secrets", secrets}
 	args = append(args, policyArgs(p)...)
 	args = append(args, strings.Fields(os.Getenv("XPPTP_SERVE_ARGS"))...)
