@@ -51,6 +51,7 @@ func TestStressLab(t *testing.T) {
 	}
 	for name, want := range map[string]*report.MS{
 		"call": r.Setup.Phases.Call, "lcp": r.Setup.Phases.LCP, "auth": r.Setup.Phases.Auth, "ipcp": r.Setup.Phases.IPCP,
+		"first_packet": r.Setup.Phases.FirstPacket,
 	} {
 		if want == nil || want.Count != calls || want.MaxMS <= 0 {
 			t.Errorf("phase %s: %+v", name, want)
@@ -64,6 +65,9 @@ func TestStressLab(t *testing.T) {
 	}
 	if p := r.Traffic.Packets; p.Sent == 0 || p.Sent > 2001 || p.Received == 0 || p.Received+p.Lost != p.Sent || p.Corrupted != 0 {
 		t.Errorf("traffic: %+v", p)
+	}
+	if s := r.Server; s == nil || s.PeakBytes == 0 || s.CPUTotalPercent <= 0 || s.CPUTotalPercent < s.CPUPercent {
+		t.Errorf("the server: %+v", s)
 	}
 	if r.Latency.Kind != report.RoundTrip || r.Latency.Count != r.Traffic.Received {
 		t.Errorf("latency: %+v", r.Latency)

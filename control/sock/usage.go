@@ -9,17 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProcessTime is the processor time that all our threads have taken.
-func ProcessTime() time.Duration {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // PeakMemory is the largest resident size that we have had, in bytes.
 func PeakMemory() uint64 {
 	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail
 	return uint64(u.Maxrss) << 10
 }
 
@@ -27,16 +20,18 @@ func PeakMemory() uint64 {
 // Linux that Go runs on.
 const userHZ = 100
 
-// ThreadTimes is the processor time of each of our threads, by thread ID.
-func ThreadTimes() map[int]time.Duration {
+// ThreadTimes is the processor time of each thread of a process, by thread ID;
+// none if it is gone.
+func ThreadTimes(pid int) map[int]time.Duration {
 	times := map[int]time.Duration{}
-	tasks, _ := os.ReadDir("/proc/self/task")
+	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
+	tasks, _ := os.ReadDir(dir)
 	for _, t := range tasks {
 		id, err := strconv.Atoi(t.Name())
 		if err != nil {
 			continue
 		}
-		if d, err := statTime("/proc/self/task/" + t.Name() + "/stat"); err == nil {
+		if d, err := statTime(dir + t.Name() + "/stat"); err == nil {
 			times[id] = d
 		}
 	}
@@ -54,6 +49,19 @@ func ProcessUsage(pid int) (cpu time.Duration, resident uint64) {
 		resident = pages * uint64(os.Getpagesize())
 	}
 	return cpu, resident
+}
+
+// ProcessPeak is the largest resident size in bytes that a process has had;
+// zero if it is gone.
+func ProcessPeak(pid int) uint64 {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	for line := range strings.Lines(string(b)) {
+		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(kb), " kB"), 10, 64)
+			return n << 10
+		}
+	}
+	return 0
 }
 
 // statTime reads user and system time from a stat file (proc(5)).

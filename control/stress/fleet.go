@@ -272,7 +272,7 @@ func (c *client) CallUp(r *control.CallReport) {
 	f.tally.up(c.due, now, r)
 	c.info = r.Info
 	c.set(up)
-	f.traffic.add(c)
+	f.traffic.add(c, time.Duration(now-r.Ends[control.PhaseNetwork]))
 	f.calls.PeakUp = max(f.calls.PeakUp, f.tally.now.Up)
 	if life := int64(f.plan.Churn.Life); life > 0 && !f.ending {
 		if j := int64(f.plan.Churn.Jitter); j > 0 {

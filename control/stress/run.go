@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -91,7 +92,8 @@ type run struct {
 	users   *users
 	traffic *traffic
 	out     report.Result
-	usage   *usage
+	usage   *usage // ours
+	server  *usage // the lab's; nil: none
 	began   int64
 	total   *tally
 	held    bool // the plan's load has been on
@@ -117,7 +119,10 @@ func (r *run) result(ctx context.Context) (*report.Result, error) {
 		return nil, err
 	}
 	out.Setup.AskedRate = float64(r.Plan.Rate)
-	r.usage = newUsage()
+	r.usage = newUsage(os.Getpid())
+	if r.Lab != nil {
+		r.server = newUsage(r.Lab.PID())
+	}
 	if r.Live != nil {
 		defer r.Live(r.progress)()
 	}
@@ -129,10 +134,28 @@ func (r *run) result(ctx context.Context) (*report.Result, error) {
 		r.invalid("%v", reasonOf(err))
 	}
 	r.total.fill(out)
+	r.first(ctx)
 	out.Environment.DurationS = float64(r.caller.Now()-r.began) / 1e9
-	r.usage.fill(&out.Generator)
+	r.busy()
 	r.judge()
 	return out, nil
+}
+
+// first fills in the phase that only the load knows of.
+func (r *run) first(ctx context.Context) {
+	f, err := r.traffic.First(context.WithoutCancel(ctx))
+	if err != nil {
+		r.note("how long the first packet through a call took is not known: %v", err)
+		return
+	}
+	r.out.Setup.Phases.FirstPacket = report.PhaseOf(f.Times, time.Nanosecond)
+	r.out.Traffic.AsideSent, r.out.Traffic.AsideReceived = r.out.Traffic.AsideSent+f.Sent, r.out.Traffic.AsideReceived+f.Back
+	switch n := uint64(f.Times.TotalCount()); {
+	case n == 0 && f.Silent > 0:
+		r.note("nothing came back through any call: the phase first_packet needs a far side that answers, such as xpptp stress --responder at the address far")
+	case f.Silent > 0:
+		r.note("through %d of %d calls no packet came back", f.Silent, f.Silent+n)
+	}
 }
 
 func reasonOf(err error) error {
@@ -274,9 +297,7 @@ func (r *run) look(ctx context.Context, f *fleet, since time.Duration) {
 	}
 	l := latencyOf(now)
 	s.LatencyP50US, s.LatencyP99US = l.P50US, l.P99US
-	g := report.Generator{}
-	r.usage.fill(&g)
-	s.CPUPercent = g.CPUPercent
+	s.CPUPercent, _ = r.usage.busy()
 }
 
 // progress is what is shown.

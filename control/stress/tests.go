@@ -321,6 +321,7 @@ func (r *run) recoveryTest(ctx context.Context) error {
 		if err := r.Lab.Start(ctx); err != nil {
 			return err
 		}
+		r.server = newUsage(r.Lab.PID())
 		r.phase.Store("recovery")
 		back := r.caller.Now()
 		out.OutageMS = float64(back-gone) / 1e6

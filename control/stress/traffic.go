@@ -43,8 +43,8 @@ func newTraffic(p *config.Stress, c *control.Caller, far netip.Addr, log func(st
 	return t, nil
 }
 
-// add has a client's call, which is up, take part.
-func (t *traffic) add(c *client) {
+// add has a client's call, which has been up for age, take part.
+func (t *traffic) add(c *client, age time.Duration) {
 	far := t.far
 	if !far.IsValid() {
 		far = c.info.IP // the server's end
@@ -52,6 +52,7 @@ func (t *traffic) add(c *client) {
 	cfg := load.CallConfig{
 		Worker: rings.Shard(c.info.CallID, t.workers), Room: c.info.MTU, Tag: c,
 		V4: c.info.LocalIP, Far4: netip.AddrPortFrom(far, uint16(t.plan.Port)),
+		Probe: true, Age: age,
 	}
 	if c.info.LocalIP6.IsValid() {
 		cfg.V6, cfg.Far6 = c.info.LocalIP6, netip.AddrPortFrom(c.info.IP6, uint16(t.plan.Port))
@@ -159,6 +160,7 @@ func (t *traffic) fill(r *report.Result, s *load.Snapshot, asked float64) {
 	tr := &r.Traffic
 	tr.Packets = packets(s)
 	tr.AskedPPS = asked
+	tr.AsideSent, tr.AsideReceived = s.Sender.Requests, s.Sender.Reports
 	tr.Directions = nil
 	for i := range s.Parts {
 		if part := &s.Parts[i]; part.Flow != load.Echo {

@@ -108,6 +108,13 @@ type CallConfig struct {
 	Far4, Far6 netip.AddrPort
 	Room       int // largest IP packet that the call takes; longer ones of a profile are cut to it
 	Tag        any // the caller's own: see Stream
+
+	// Probe: find out how long it takes until a packet has come back, see First.
+	Probe bool
+	Age   time.Duration // of the call, which counts
+	// Tap, if not nil, is shown every packet that is sent into the call, and
+	// every test packet that comes out of it, by the worker; it keeps nothing.
+	Tap func(packet []byte)
 }
 
 // Call is a call that traffic goes through, from Add to Remove.
@@ -115,7 +122,14 @@ type Call struct {
 	cfg     CallConfig
 	n       int // how many were added before it: its place among them
 	streams []*stream
+	probe   *probe // nil: none
 	gone    bool
+}
+
+func (c *Call) tap(packet []byte) {
+	if c.cfg.Tap != nil {
+		c.cfg.Tap(packet)
+	}
 }
 
 // Load is the test traffic of a box. All methods may be called from any goroutine.
@@ -215,6 +229,12 @@ func (l *Load) Add(cfg CallConfig) (*Call, error) {
 		begun[cfg.Worker] = sts
 		l.share(begun, max(l.cfg.Clock(), l.run.start))
 	}
+	if cfg.Probe {
+		if c.probe = l.newProbe(c); c.probe != nil {
+			p := l.ports[cfg.Worker]
+			p.post(func() { p.seek(c.probe) })
+		}
+	}
 	return c, nil
 }
 
@@ -229,6 +249,10 @@ func (l *Load) Remove(c *Call) {
 	c.gone = true
 	delete(l.calls, c)
 	l.end(c)
+	if c.probe != nil {
+		p := l.ports[c.cfg.Worker]
+		p.post(func() { p.forget(c.probe) })
+	}
 	if l.run != nil {
 		l.share(make([][]*stream, len(l.ports)), l.cfg.Clock())
 	}

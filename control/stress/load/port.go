@@ -48,9 +48,10 @@ type source struct {
 	lastLate int64
 
 	about *stream // requests about it: the next is due at at
+	probe *probe  // likewise
 	at    int64
 	begin int64  // when the stream is to begin
-	asked uint64 // requests so far
+	asked uint64 // requests, or probes, so far
 	last  uint64 // the first of them after the end of the run, plus one; 0: not yet
 }
 
@@ -70,15 +71,17 @@ type Port struct {
 	shared  []*source // per profile: the source of a schedule for all calls; nil elsewhere
 	members []int     // per profile: streams of all workers
 	streams map[uint32]*stream
+	probes  map[uint32]*probe // by stream, as if they were some
 	run     *run
 	until   int64 // when sending ends
 	early   bool  // that is before the end of the run
-	sending int   // sources in the calendar
+	sending int   // sources in the calendar, but for probes
 
 	counts []traffic.Counts // per profile
 	sender Sender
 	times  *Histograms
 	spare  *Histograms // what Load hands over next for times
+	first  First
 
 	armed  int64 // what the timer is set to; 0: not known
 	closed atomic.Bool
@@ -100,8 +103,8 @@ func newPort(l *Load, worker int, pool *rings.Pool) (*Port, error) {
 			Name: fmt.Sprintf("load:%d", worker), Backend: "load", Queue: worker,
 			Link: rings.LinkIP, MTU: rings.MaxMTU, Batch: 64,
 		},
-		cal: traffic.NewCalendar(now), streams: map[uint32]*stream{},
-		times: newHistograms(), gone: make(chan struct{}),
+		cal: traffic.NewCalendar(now), streams: map[uint32]*stream{}, probes: map[uint32]*probe{},
+		times: newHistograms(), first: newFirst(), gone: make(chan struct{}),
 	}, nil
 }
 
@@ -157,8 +160,8 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 			break
 		}
 		src := p.entries[e]
-		if src.about != nil {
-			if f := p.request(src, now); f != nil {
+		if src.about != nil || src.probe != nil {
+			if f := p.aside(src, now); f != nil {
 				bytes += f.Len()
 				fs[n] = f
 				n++
@@ -209,6 +212,14 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 	return 0, nil
 }
 
+// aside writes what is no packet of a stream into a frame; nil if there is none.
+func (p *Port) aside(src *source, now int64) *rings.Frame {
+	if src.probe != nil {
+		return p.probe(src, now)
+	}
+	return p.request(src, now)
+}
+
 // make writes the next packet of a source into a frame and returns its length.
 func (p *Port) make(f *rings.Frame, src *source, due, now int64) int {
 	st := src.streams[src.turn]
@@ -233,6 +244,7 @@ func (p *Port) make(f *rings.Frame, src *source, due, now int64) int {
 	off := late - src.lastLate
 	src.lastLate = late
 	record(p.times.Jitter, max(off, -off))
+	st.call.tap(f.Data())
 	return size
 }
 
@@ -260,9 +272,19 @@ func (p *Port) judge(b []byte, now int64) {
 		p.sender.Foreign++
 		return
 	}
-	st := p.streams[pkt.Stamp.Stream()]
+	id := pkt.Stamp.Stream()
+	st := p.streams[id]
 	if st != nil && pkt.Path != st.back {
 		st = nil
+	}
+	if st != nil {
+		st.call.tap(b)
+	} else if pr := p.probes[id]; pr != nil && pkt.Path == pr.back {
+		pr.call.tap(b)
+		if v == traffic.Whole {
+			p.found(pr, now)
+			return
+		}
 	}
 	switch {
 	case st == nil && v == traffic.Corrupt:
@@ -395,6 +417,7 @@ func (p *Port) request(src *source, now int64) *rings.Frame {
 	f := p.pool.Get()
 	f.Reset(rings.UMEMHeadroom+st.tmpl.Align(), traffic.MaxControl)
 	f.Trim(st.tmpl.PutControl(f.Data(), src.asked, now, &r))
+	st.call.tap(f.Data())
 	src.asked++
 	p.sender.Requests++
 	src.at = now + every
@@ -474,6 +497,7 @@ func (p *Port) reset(r *run, end int64) {
 	clear(p.streams)
 	p.counts, p.sender = make([]traffic.Counts, len(r.profiles)), Sender{}
 	p.times.reset()
+	p.again()
 }
 
 // stop ends sending at a time.
@@ -484,7 +508,7 @@ func (p *Port) stop(at int64) {
 	p.until, p.early = at, true
 	for _, src := range p.entries {
 		switch {
-		case src == nil:
+		case src == nil || src.probe != nil:
 		case src.about != nil: // it is time for the last requests
 			p.cal.Remove(src.entry)
 			src.at = min(src.at, p.until)
@@ -589,10 +613,12 @@ func (p *Port) schedule(src *source) {
 		p.cal.Grow(len(p.entries))
 	}
 	src.waiting = true
-	p.sending++
 	due := src.at
-	if src.about == nil {
+	if src.about == nil && src.probe == nil {
 		due = src.pace.Due()
+	}
+	if src.probe == nil {
+		p.sending++
 	}
 	p.cal.Put(src.entry, due)
 }
@@ -600,7 +626,9 @@ func (p *Port) schedule(src *source) {
 // drop forgets a source that is out of the calendar.
 func (p *Port) drop(src *source) {
 	src.waiting = false
-	p.sending--
+	if src.probe == nil {
+		p.sending--
+	}
 	p.entries[src.entry] = nil
 	p.free = append(p.free, src.entry)
 }

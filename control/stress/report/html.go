@@ -47,6 +47,7 @@ func (r *Result) WriteHTML(w io.Writer) error {
 		{"Packets", r.packetTable()},
 		{"Latency and timing, µs", r.timeTable()},
 		{"The generator", r.generatorTable()},
+		{"The server", r.serverTable()},
 	}, r.testTables(true)...) {
 		if len(t.table) > 0 {
 			data.Tables = append(data.Tables, newWebTable(t))

@@ -42,6 +42,8 @@ type Result struct {
 	Tests Tests `json:"tests"`
 	// How busy the generator itself was.
 	Generator Generator `json:"generator"`
+	// How busy the server was, if it is a child of the run.
+	Server *Server `json:"server,omitempty"`
 	// Expectations of the command line and what became of them.
 	Expectations []Expectation `json:"expectations,omitempty"`
 }
@@ -54,7 +56,7 @@ type Environment struct {
 	Kernel string `json:"kernel"`
 	// Model of the processor.
 	CPU string `json:"cpu"`
-	// Processors that the generator may use.
+	// Processors of the machine that the generator may use.
 	CPUs int `json:"cpus"`
 	// Kernels that encrypt: go, sse4, avx2, avx512.
 	CipherWay string `json:"cipher_way"`
@@ -249,6 +251,10 @@ type Traffic struct {
 	ReceivedSeries *Series `json:"received_series_pps,omitempty"`
 	// Time between two packets of a stream, off what it should have been, either way.
 	Jitter *US `json:"jitter,omitempty"`
+	// Packets sent besides those: to find out when the first comes back, and requests to a responder.
+	AsideSent uint64 `json:"aside_sent,omitempty"`
+	// What came back of these.
+	AsideReceived uint64 `json:"aside_received,omitempty"`
 	// Drops of the generator's own engine by name.
 	Drops map[string]uint64 `json:"drops,omitempty"`
 }
@@ -439,6 +445,17 @@ type Generator struct {
 	SendDelay *US `json:"send_delay,omitempty"`
 	// Largest memory in use.
 	PeakBytes uint64 `json:"peak_bytes,omitempty"`
+}
+
+// Server is how busy a server was that is a child of the run, from the start
+// of the run, or from its own if it was started again later.
+type Server struct {
+	// Largest share of a processor that one of its threads took.
+	CPUPercent float64 `json:"cpu_percent"`
+	// Share of a processor that all of it took; may be above 100.
+	CPUTotalPercent float64 `json:"cpu_total_percent"`
+	// Largest memory in use.
+	PeakBytes uint64 `json:"peak_bytes"`
 }
 
 // Expectation is one of --expect and what became of it.

@@ -52,6 +52,7 @@ func sample() *Result {
 			Drops:          map[string]uint64{"gre-out-of-order": 41, "mppe-no-key": 7},
 		},
 		Generator: Generator{CPUPercent: 71, CPUTotalPercent: 118, LateStarts: 12, LateSends: 240, PeakBytes: 310e6},
+		Server:    &Server{CPUPercent: 64, CPUTotalPercent: 77, PeakBytes: 190e6},
 		Notes:     []string{"Server and generator share 2 processors."},
 	}
 	up := 0.0

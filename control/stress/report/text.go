@@ -88,6 +88,7 @@ func (r *Result) WriteText(w io.Writer) error {
 		section(t.name, t.table)
 	}
 	section("The generator", r.generatorTable())
+	section("The server", r.serverTable())
 	section("Expectations", r.expectTable())
 	b.WriteString("\n")
 	for _, n := range r.Notes {
@@ -347,6 +348,18 @@ func (r *Result) generatorTable() table {
 		t = append(t, []string{"dropped: " + d.name, number(float64(d.n))})
 	}
 	return t
+}
+
+func (r *Result) serverTable() table {
+	s := r.Server
+	if s == nil {
+		return nil
+	}
+	return table{
+		{"busiest thread, of a processor", number(s.CPUPercent) + "%"},
+		{"all threads, of a processor", number(s.CPUTotalPercent) + "%"},
+		{"memory", scaled(float64(s.PeakBytes), "B")},
+	}
 }
 
 func (r *Result) expectTable() table {
