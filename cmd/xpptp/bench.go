@@ -18,6 +18,7 @@ import (
 	"xpptp/control/bench"
 	"xpptp/control/sock"
 	"xpptp/engine/mppe/multi"
+	"xpptp/hwprofile"
 )
 
 // cpuVariable forces a set of MPPE kernels.
@@ -42,7 +43,7 @@ func newBenchCmd() *cobra.Command {
 		Long: `Measure how fast this machine is. What is compared runs in turns, in one run, so
 that the ratios hold on a machine that has other work, too.`,
 	}
-	cmd.AddCommand(newBenchMPPECmd(), newBenchAEADCmd(), newBenchPathCmd())
+	cmd.AddCommand(newBenchMPPECmd(), newBenchAEADCmd(), newBenchPathCmd(), newBenchCallsCmd(), newMeasuredServeCmd())
 	return cmd
 }
 
@@ -60,7 +61,7 @@ Sizes are of what is encrypted, PPP protocol and IP packet; imix is a mix of 64,
 for busy calls; that time is not counted.
 
 A row of -o json: size (0 for imix), sessions, stateful, bits, direction, way,
-batch, ns_per_packet, ns_go, ratio_go, ahead.`,
+batch, ns_per_packet, ns_go, ratio_go, ahead, placement (where it ran).`,
 		Example: `  xpptp bench mppe
   xpptp bench mppe --sizes 64,1400 --batches 1,128 --sessions many --ways go,avx512
   xpptp bench mppe --sizes imix --direction receive -o json`,
@@ -106,12 +107,14 @@ batch, ns_per_packet, ns_go, ratio_go, ahead.`,
 
 func benchMPPE(cmd *cobra.Command, p bench.MPPEPlan, asJSON bool) error {
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
+	placement := oneThread()
 	if asJSON {
-		rows := &jsonRows{w: cmd.OutOrStdout()}
+		rows := &jsonRows{w: cmd.OutOrStdout(), placement: placement}
 		err := bench.MPPE(p, func(r bench.MPPERow) { rows.add(r); progress.done() })
 		progress.end()
 		return rows.end(err)
 	}
+	fmt.Fprintln(cmd.OutOrStdout(), placement)
 	t := bench.MPPETable{W: cmd.OutOrStdout()}
 	err := bench.MPPE(p, func(r bench.MPPERow) {
 		if t.Starts(r) {
@@ -153,7 +156,8 @@ that reflects, and out again (rtt), and turned round at the port (rtt-bare).
 
 A row of -o json: io, size (0 for imix), direction (bare, decap, encap, rtt-bare,
 rtt), mppe, way (kernels, empty without MPPE), pps, ns_per_packet, ns_kernel,
-ratio_bare (of pps; for round trips, of p50_ns), p50_ns (of round trips).`,
+ratio_bare (of pps; for round trips, of p50_ns), p50_ns (of round trips),
+placement (the plan: where worker and generator ran).`,
 		Example: `  xpptp bench path
   xpptp bench path --io tpacket,xsk --sizes imix --ways go,avx512 -o json`,
 		Args:    cobra.NoArgs,
@@ -196,11 +200,12 @@ func benchPath(cmd *cobra.Command, p bench.PathPlan, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	placement := fmt.Sprintf("worker on CPU %d, all else on CPUs %s", plan.Workers[0].CPU, plan.Control)
 	if !asJSON {
-		fmt.Fprintf(cmd.OutOrStdout(), "worker on CPU %d, all else on CPUs %s\n", plan.Workers[0].CPU, plan.Control)
+		fmt.Fprintln(cmd.OutOrStdout(), placement)
 	}
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
-	rows := &jsonRows{w: cmd.OutOrStdout()}
+	rows := &jsonRows{w: cmd.OutOrStdout(), placement: placement}
 	var table []bench.PathRow // of one backend
 	var werr error
 	show := func() {
@@ -296,16 +301,29 @@ func (p *benchProgress) end() {
 	}
 }
 
-// jsonRows writes an array, a line for each row as soon as it is there.
+// oneThread says where a measurement ran that is a single thread, which the
+// kernel places.
+func oneThread() string {
+	cpus, err := hwprofile.UsableCPUs(hwprofile.Live())
+	if err != nil {
+		return "one thread, on any CPU"
+	}
+	return fmt.Sprintf("one thread, on any of CPUs %s", cpus)
+}
+
+// jsonRows writes an array, a line for each row as soon as it is there. Every
+// row says where it was measured.
 type jsonRows struct {
-	w   io.Writer
-	n   int
-	err error
+	w         io.Writer
+	placement string
+	n         int
+	err       error
 }
 
 func (j *jsonRows) add(row any) {
 	b, err := json.Marshal(row)
 	if err == nil {
+		b = fmt.Appendf(b[:len(b)-1], ",\"placement\":%q}", j.placement)
 		sep := ",\n"
 		if j.n == 0 {
 			sep = "[\n"

@@ -25,7 +25,7 @@ Sizes are of what is encrypted, PPP protocol and IP packet; imix is a mix of 64,
 576 and 1400 bytes at 7:4:1.
 
 A row of -o json: size (0 for imix), cipher, direction, batch, ns_per_packet,
-bps, ratio_mppe, way (kernels of MPPE).`,
+bps, ratio_mppe, way (kernels of MPPE), placement (where it ran).`,
 		Example: `  xpptp bench aead
   xpptp bench aead --ciphers aes-256-gcm --sizes 64,1400 -o json`,
 		Args:    cobra.NoArgs,
@@ -67,8 +67,9 @@ bps, ratio_mppe, way (kernels of MPPE).`,
 
 func benchAEAD(cmd *cobra.Command, p bench.AEADPlan, asJSON bool) error {
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
+	placement := oneThread()
 	if asJSON {
-		rows := &jsonRows{w: cmd.OutOrStdout()}
+		rows := &jsonRows{w: cmd.OutOrStdout(), placement: placement}
 		err := bench.AEAD(p, func(r bench.AEADRow) { rows.add(r); progress.done() })
 		progress.end()
 		return rows.end(err)
@@ -79,5 +80,6 @@ func benchAEAD(cmd *cobra.Command, p bench.AEADPlan, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintln(cmd.OutOrStdout(), placement)
 	return bench.WriteAEAD(cmd.OutOrStdout(), rows)
 }

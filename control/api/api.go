@@ -27,8 +27,6 @@ import (
 
 	"xpptp/control"
 	"xpptp/engine"
-	"xpptp/engine/gre"
-	"xpptp/engine/session"
 	"xpptp/hwprofile"
 	"xpptp/rings"
 	"xpptp/workers"
@@ -117,7 +115,7 @@ type Session struct {
 }
 
 func newSession(c *control.CallState) Session {
-	s, g := (*session.Stats)(&c.Stats), (*gre.Stats)(&c.GRE)
+	s, g := &c.Stats, &c.GRE
 	return Session{
 		User: c.User, State: c.State, IP: c.IP, IP6: c.IP6, LocalIP: c.LocalIP, Peer: c.Peer, Local: c.Local,
 		CallID: c.CallID, PeerCallID: c.PeerCallID, Session: c.Session, Worker: c.Worker,
@@ -182,7 +180,8 @@ type Worker struct {
 
 func newWorker(s *workers.State, cpu int) Worker {
 	w := Worker{
-		ID: s.ID, CPU: cpu, Calls: s.Sessions, BusyNS: s.Time.Busy, IdleNS: s.Time.Idle, StagesNS: map[string]int64{},
+		Ports: []Port{},
+		ID:    s.ID, CPU: cpu, Calls: s.Sessions, BusyNS: s.Time.Busy, IdleNS: s.Time.Idle, StagesNS: map[string]int64{},
 		Polls: s.Loops.Polls, BusyPolls: s.Loops.Busy, Sleeps: s.Loops.Sleeps,
 		HandedOver: s.Flow.HandedOver, TakenOver: s.Flow.TakenOver, Drops: total(&s.Drops),
 		Frames: s.Frames, FramesFree: s.Free, BatchesOutside: s.Batches.Outside, BatchesInside: s.Batches.Inside,

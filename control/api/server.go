@@ -240,7 +240,7 @@ func (s *Server) stat(r *http.Request) (any, error) {
 	early := s.o.Box.Early()
 	st := Stat{
 		Version: s.o.Name, PID: os.Getpid(), Started: s.started.UTC().Truncate(time.Second),
-		UptimeSeconds: int64(time.Since(s.started) / time.Second), State: "running", Workers: len(states),
+		UptimeSeconds: int64(time.Since(s.started) / time.Second), State: "running", Workers: len(states), Ports: []Port{},
 		Calls: t.Calls, Connections: t.Connections, CallsUp: t.Up, AuthFailures: t.AuthFailures,
 		RefusedConnections: t.RefusedConnections, Strangers: t.Strangers, ProtocolErrors: t.ProtocolViolations,
 		EarlyDrops: total(&early),
