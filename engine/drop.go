@@ -55,6 +55,11 @@ const (
 	MPPEOutOfSync // stateful: waiting for a flushed packet
 	MPPENoSendKey // must be encrypted, send side not open
 
+	// MPPC.
+	MPPCOutOfSync // compressed, after a loss: waiting for a flushed packet
+	MPPCBad       // no code, or refers to what is not in the history
+	MPPCLong      // longer than the room when decompressed
+
 	// AEAD.
 	AEADNoKey  // encrypted data, but no receive key yet
 	AEADShort  // shorter than counter, tag and one byte
@@ -94,6 +99,7 @@ var dropNames = [NumDrops]string{
 	"gre-duplicate", "gre-late", "gre-jump", "gre-reorder-full", "gre-reorder-clear", "gre-ack-only", "gre-window",
 	"ppp-short", "ppp-protocol", "ppp-not-open", "punt-rate", "punt-full",
 	"mppe-plain", "mppe-no-key", "mppe-short", "mppe-bits", "mppe-late", "mppe-insane", "mppe-catch-up", "mppe-out-of-sync", "mppe-no-send-key",
+	"mppc-out-of-sync", "mppc-bad", "mppc-long",
 	"aead-no-key", "aead-short", "aead-replay", "aead-late", "aead-far", "aead-forged", "aead-insane",
 	"inner-short", "inner-bad", "inner-source", "inner-destination", "inner-ecn", "too-big", "no-route", "no-hop", "hop-failed", "not-up", "rate-limit",
 	"tx-full", "no-frame", "port-down", "truncated", "handoff", "session-gone",
