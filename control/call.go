@@ -127,7 +127,7 @@ func (k *call) callUp(e pptp.CallUp) {
 	k.log = k.log.With("peer_call", e.PeerCallID)
 	k.l.w.SetPeer(k.wc, e.PeerCallID, e.Window)
 	k.opened = true
-	k.mark(PhaseCall)
+	k.connected(e.PeerCallID)
 	k.link.Open(k.l.now)
 	early := k.early
 	k.early = nil

@@ -105,6 +105,20 @@ func (k *call) mark(p Phase) {
 	}
 }
 
+// connected notes that the peer has taken the call, and under what number; the
+// worker may not know it yet.
+func (k *call) connected(peerID uint16) {
+	if k.trace == nil {
+		return
+	}
+	k.mark(PhaseCall)
+	if w, ok := k.trace.watch.(ConnectWatcher); ok {
+		r := k.callReport()
+		r.Info.PeerCallID = peerID
+		w.CallConnected(r)
+	}
+}
+
 // Authenticated implements ppp.AuthWatcher.
 func (k *call) Authenticated() { k.mark(PhaseAuth) }
 
@@ -130,6 +144,12 @@ func (r *CallReport) Orderly() bool { return r.WasUp && r.Cause == CauseEnded }
 type CallWatcher interface {
 	CallUp(*CallReport)   // the first network protocol is open
 	CallDown(*CallReport) // the call is over, once, whether it has been up or not
+}
+
+// ConnectWatcher is a CallWatcher that hears of one more thing.
+type ConnectWatcher interface {
+	CallWatcher
+	CallConnected(*CallReport) // the server has taken the call; PPP is next
 }
 
 // Causes that others than a call's link give; see cause for the rest.

@@ -36,6 +36,55 @@ func (a *allowed) Set(s string) error {
 func (a *allowed) String() string { return "" }
 func (a *allowed) Type() string   { return "address" }
 
+// numbers is the value of --capture-calls.
+type numbers []stress.Numbers
+
+func (n *numbers) Set(s string) (err error) {
+	*n, err = stress.ParseNumbers(s)
+	return err
+}
+
+func (n *numbers) String() string {
+	words := make([]string, len(*n))
+	for i, r := range *n {
+		words[i] = r.String()
+	}
+	return strings.Join(words, ",")
+}
+func (n *numbers) Type() string { return "numbers" }
+
+// capturing is what of a run is written to a capture.
+type capturing struct {
+	file    string // "" for none
+	calls   numbers
+	packets int
+}
+
+// with runs something with a capture as wanted.
+func (c *capturing) with(o *stress.Options, run func() error) error {
+	if c.file == "" {
+		return run()
+	}
+	for _, n := range c.calls {
+		if n.Last > o.Plan.Calls {
+			return usageError(fmt.Errorf("--capture-calls: %d: the plan has %d calls", n.Last, o.Plan.Calls))
+		}
+	}
+	if c.packets < 1 {
+		return usageError(fmt.Errorf("--capture-packets: %d: want at least 1", c.packets))
+	}
+	f, err := os.Create(c.file)
+	if err != nil {
+		return err
+	}
+	o.Capture = &stress.CaptureOptions{To: f, Calls: c.calls, Packets: c.packets}
+	err = run()
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	return err
+}
+
 func newStressCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stress",
@@ -56,6 +105,7 @@ The status is 1 if an expectation did not hold, if the result is not valid, or
 if, without expectations, a call failed or was lost.`,
 		Example: `  xpptp stress --lab --calls 1000 --rate 500 --duration 5s
   xpptp stress --server 192.0.2.1 --allow 192.0.2.1 --user 'user%d' --password-file pw --calls 100
+  xpptp stress --lab --calls 20 --traffic 100pps --capture calls.pcapng --capture-calls 1-3
   xpptp stress --plan plan.yaml --print-plan`,
 		Args:    cobra.NoArgs,
 		PreRunE: checkWay,
@@ -73,6 +123,10 @@ if, without expectations, a call failed or was lost.`,
 	fs.StringVar(&to.json, "json", "", "write the result to this file, as JSON")
 	fs.StringVar(&to.html, "html", "", "write the result to this file, as a page with plots")
 	fs.Var(&to.expect, "expect", "what must hold for status 0, such as 'loss<0.001%', see xpptp stress metrics; may be repeated")
+	dump := capturing{calls: numbers{{First: 1, Last: 1}}}
+	fs.StringVar(&dump.file, "capture", "", "write packets of chosen calls to this pcapng file: as on the wire, and decrypted")
+	fs.Var(&dump.calls, "capture-calls", "these calls, by number from 1, such as 1,7-9")
+	fs.IntVar(&dump.packets, "capture-packets", 100_000, "at most so many packets")
 	load := config.BindStress(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		plan, err := load()
@@ -95,7 +149,8 @@ if, without expectations, a call failed or was lost.`,
 		case lab && os.Getenv(stressInNamespaces) == "":
 			return stressAgain(cmd)
 		}
-		return runStress(cmd, &stress.Options{Plan: plan, Allow: allow}, lab, &to)
+		o := &stress.Options{Plan: plan, Allow: allow}
+		return dump.with(o, func() error { return runStress(cmd, o, lab, &to) })
 	}
 	cmd.AddCommand(newMannersCmd(), newCompareCmd(), newMetricsCmd(), newSchemaCmd())
 	return cmd

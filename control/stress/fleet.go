@@ -263,6 +263,13 @@ func (g *group) release() {
 	g.conn, g.up = nil, false
 }
 
+// CallConnected implements control.ConnectWatcher.
+func (c *client) CallConnected(r *control.CallReport) {
+	if capture := c.f.traffic.capture; capture.wants(c.n) {
+		capture.follow(&r.Info, true)
+	}
+}
+
 // CallUp implements control.CallWatcher.
 func (c *client) CallUp(r *control.CallReport) {
 	f := c.f
@@ -290,6 +297,9 @@ func (c *client) CallUp(r *control.CallReport) {
 // CallDown implements control.CallWatcher.
 func (c *client) CallDown(r *control.CallReport) {
 	f := c.f
+	if capture := f.traffic.capture; capture.wants(c.n) {
+		capture.follow(&r.Info, false)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.traffic.remove(c)

@@ -26,6 +26,7 @@ type Options struct {
 	Version string
 	Command []string
 	Log     *slog.Logger
+	Capture *CaptureOptions // nil: none
 	// Live shows how far the run is, as report.Live does; nil: nobody looks.
 	Live func(progress func() report.Progress) (stop func())
 }
@@ -58,6 +59,12 @@ func Run(ctx context.Context, o *Options) (*report.Result, error) {
 	if r.traffic, err = newTraffic(o.Plan, caller, far, o.Log.Warn); err != nil {
 		return nil, err
 	}
+	if o.Capture != nil {
+		if r.traffic.capture, err = newCapture(o.Capture); err != nil {
+			return nil, err
+		}
+		caller.WrapOutside(r.traffic.capture.wrap)
+	}
 	if err := caller.Start(); err != nil {
 		return nil, err
 	}
@@ -65,6 +72,9 @@ func Run(ctx context.Context, o *Options) (*report.Result, error) {
 	ending, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
 	_ = caller.Shutdown(ending) // what is left of calls is in the result
+	if c := r.traffic.capture; c != nil {
+		c.end(r.note)
+	}
 	if err == nil {
 		out.Traffic.Drops = drops(caller)
 	}

@@ -23,6 +23,7 @@ type traffic struct {
 	far     netip.Addr
 	log     func(msg string, args ...any)
 
+	capture        *capture // nil: none
 	sent, received report.Series
 	last           engine.Counts // at the end of the series
 	skipped        uint64        // packets that were not sent, in the last run
@@ -56,6 +57,9 @@ func (t *traffic) add(c *client, age time.Duration) {
 	}
 	if c.info.LocalIP6.IsValid() {
 		cfg.V6, cfg.Far6 = c.info.LocalIP6, netip.AddrPortFrom(c.info.IP6, uint16(t.plan.Port))
+	}
+	if t.capture.wants(c.n) {
+		cfg.Tap = t.capture.inside
 	}
 	var err error
 	if c.load, err = t.Add(cfg); err != nil {

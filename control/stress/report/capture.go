@@ -13,7 +13,7 @@ import (
 
 // Capture writes the packets of chosen calls as a pcapng file with two
 // interfaces: "wire", the outer IPv4 packets as they were sent and received,
-// and "decrypted", the PPP frames in them in the clear. Times are in
+// and "decrypted", the IP packets in them in the clear. Times are in
 // nanoseconds. It may be used by several goroutines.
 type Capture struct {
 	mu      sync.Mutex
@@ -37,7 +37,7 @@ func NewCapture(w io.Writer, limit int) (*Capture, error) {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	_, err = ng.AddInterface(pcapgo.NgInterface{
-		Name: "decrypted", Description: "PPP frames of the calls in the clear", LinkType: layers.LinkTypePPP,
+		Name: "decrypted", Description: "inner IP packets of the calls", LinkType: layers.LinkTypeRaw,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
@@ -50,10 +50,9 @@ func (c *Capture) Wire(at time.Time, packet []byte) error {
 	return c.add(wireInterface, at, packet)
 }
 
-// Decrypted adds a PPP frame, from its protocol on, address and control field
-// before it or not; it keeps nothing of it.
-func (c *Capture) Decrypted(at time.Time, frame []byte) error {
-	return c.add(decryptedInterface, at, frame)
+// Decrypted adds an inner IP packet; it keeps nothing of it.
+func (c *Capture) Decrypted(at time.Time, packet []byte) error {
+	return c.add(decryptedInterface, at, packet)
 }
 
 func (c *Capture) add(iface int, at time.Time, data []byte) error {

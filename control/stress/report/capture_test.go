@@ -16,8 +16,8 @@ import (
 var (
 	// GRE version 1, protocol 0x880b, call ID 0x1234, sequence number 7, with an LCP Echo-Request.
 	outer = unhex("4500002c00004000402f0000c6120002c6120001" + "3001880b000c123400000007" + "ff03c0210901000804030201")
-	// The protocol field and an ICMP echo request in IPv4.
-	inner = unhex("0021" + "4500001c000000004001000a0a4000020a400001" + "0800f7fd00010001")
+	// An ICMP echo request in IPv4.
+	inner = unhex("4500001c000000004001000a0a4000020a400001" + "0800f7fd00010001")
 )
 
 func unhex(s string) []byte {
