@@ -43,7 +43,7 @@ func newBenchCmd() *cobra.Command {
 		Long: `Measure how fast this machine is. What is compared runs in turns, in one run, so
 that the ratios hold on a machine that has other work, too.`,
 	}
-	cmd.AddCommand(newBenchMPPECmd(), newBenchAEADCmd(), newBenchPathCmd(), newBenchCallsCmd(), newMeasuredServeCmd())
+	cmd.AddCommand(newBenchMPPECmd(), newBenchAEADCmd(), newBenchMPPCCmd(), newBenchPathCmd(), newBenchCallsCmd(), newMeasuredServeCmd())
 	return cmd
 }
 

@@ -554,7 +554,7 @@ func (r *reference) decompress(src []byte, b Bits) (out []byte, err error) {
 			write(byte(0x80 + take(7)))
 			continue
 		}
-		offset := 0
+		var offset int
 		switch {
 		case take(1) == 0:
 			offset = take(13) + 320

@@ -1,6 +1,7 @@
 package mppc
 
 import (
+	"encoding/binary"
 	"math/bits"
 
 	"xpptp/engine"
@@ -171,7 +172,13 @@ func (r *reader) more() bool { return 8*len(r.src)+r.bits >= 8 }
 
 // peek returns the next bits, at least 32 of them.
 func (r *reader) peek() uint64 {
-	for r.bits <= 56 && len(r.src) > 0 {
+	if r.bits <= 32 && len(r.src) >= 4 {
+		r.acc |= uint64(binary.BigEndian.Uint32(r.src)) << (32 - r.bits)
+		r.src = r.src[4:]
+		r.bits += 32
+		return r.acc
+	}
+	for r.bits < 32 && len(r.src) > 0 {
 		r.acc |= uint64(r.src[0]) << (56 - r.bits)
 		r.src = r.src[1:]
 		r.bits += 8
