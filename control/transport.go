@@ -56,18 +56,21 @@ func (l *Loop) serveTCP(nc *net.TCPConn, originator bool, up func(*conn)) error 
 	return nil
 }
 
+// readAhead is how many chunks of a connection wait for the loop: a peer that
+// floods waits, in TCP's own window. The usual message waits for nobody, and
+// its reader need not be woken when it is done.
+const readAhead = 2
+
 // read posts what arrives until the connection ends.
 func (c *conn) read(r io.Reader) {
 	buf := make([]byte, readChunk)
+	waiting := make(chan struct{}, readAhead)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
 			b := append([]byte(nil), buf[:n]...)
-			done := make(chan struct{})
-			// One chunk at a time: a peer that floods waits for the loop, in
-			// TCP's own window.
-			c.l.post(func() { c.input(b); close(done) })
-			<-done
+			waiting <- struct{}{}
+			c.l.post(func() { <-waiting; c.input(b) })
 		}
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {

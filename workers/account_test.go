@@ -77,7 +77,7 @@ func (l *looks) Recv(fs []*rings.Frame) (int, error) {
 	return l.Port.Recv(fs)
 }
 
-// The side port costs a look in some turns only, and the turn after a sleep.
+// The side port costs a look in some turns only, and when it ends a sleep.
 func TestSidePort(t *testing.T) {
 	pool := rings.NewPoolN(256, rings.ChunkSmall)
 	in, _ := mem.Pair(mem.Config{Link: rings.LinkIP, PoolA: pool})
@@ -96,8 +96,8 @@ func TestSidePort(t *testing.T) {
 	}
 	w.Step(2)
 	send(far, []byte{1})
-	w.woken = true
+	w.sideHas = true
 	if !w.Step(2) {
-		t.Error("nothing found at the side port after a sleep")
+		t.Error("nothing found at the side port after a sleep that it ended")
 	}
 }

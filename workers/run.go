@@ -60,7 +60,7 @@ func (w *Worker) Run(clock func() int64) error {
 		now := clock()
 		w.turn(now)
 		busy := w.Step(now)
-		w.woken = false
+		w.sideHas = false
 		if busy {
 			idle = 0
 			continue
@@ -98,11 +98,16 @@ func (w *Worker) sleep(fds []unix.PollFd, clock func() int64) {
 		return
 	}
 	w.loops.Sleeps++
-	w.woken = true
 	ts := unix.NsecToTimespec(int64(d))
 	_, _ = unix.Ppoll(fds, &ts, nil)
-	if fds[0].Revents != 0 {
-		w.wakefd.drain()
+	for _, fd := range fds {
+		switch {
+		case fd.Revents == 0:
+		case fd.Fd == int32(w.wakefd.fd):
+			w.wakefd.drain()
+		case w.cfg.Side != nil && fd.Fd == int32(w.cfg.Side.FD()):
+			w.sideHas = true
+		}
 	}
 }
 

@@ -24,13 +24,14 @@ type Wheel struct {
 	mask  int64
 	slots []Timer // list heads
 	last  int64   // slot number up to which (inclusive) everything due has fired
+	soon  int64   // no timer in slot last fires before
 	n     int
 	due   Timer // list head: taken out of a slot, not fired yet
 }
 
 // NewWheel returns a wheel of slots (a power of two) ticks of the given length.
 func NewWheel(tick int64, slots int, now int64) *Wheel {
-	w := &Wheel{tick: tick, mask: int64(slots - 1), slots: make([]Timer, slots), last: now / tick}
+	w := &Wheel{tick: tick, mask: int64(slots - 1), slots: make([]Timer, slots), last: now / tick, soon: math.MaxInt64}
 	for i := range w.slots {
 		s := &w.slots[i]
 		s.next, s.prev = s, s
@@ -52,6 +53,9 @@ func (w *Wheel) Set(t *Timer, at int64) {
 	}
 	t.at = at
 	slot := max(at/w.tick, w.last)
+	if slot == w.last {
+		w.soon = min(w.soon, at)
+	}
 	h := &w.slots[slot&w.mask]
 	t.prev, t.next = h.prev, h
 	h.prev.next = t
@@ -73,6 +77,10 @@ func (w *Wheel) Stop(t *Timer) {
 // set and stop timers, this one too.
 func (w *Wheel) Advance(now int64, f func(*Timer)) {
 	end := now / w.tick
+	if end < w.last || end == w.last && now < w.soon {
+		return
+	}
+	w.soon = math.MaxInt64
 	if w.n > 0 {
 		from := w.last
 		if end-from > w.mask {
@@ -88,6 +96,8 @@ func (w *Wheel) Advance(now int64, f func(*Timer)) {
 					t.prev, t.next = w.due.prev, &w.due
 					w.due.prev.next = t
 					w.due.prev = t
+				} else if s == end {
+					w.soon = min(w.soon, t.at)
 				}
 				t = next
 			}

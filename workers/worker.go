@@ -99,7 +99,7 @@ type Worker struct {
 	down    uatomic.Error // why a port is gone
 
 	more     bool // the outside has more waiting than one turn takes
-	woken    bool // the turn is the first after a sleep
+	sideHas  bool // the side port has something: poll(2) said so
 	sleeping atomic.Bool
 	wakefd   wakeFD
 	stop     atomic.Bool
@@ -222,12 +222,12 @@ func (w *Worker) Step(now int64) bool {
 
 // sideEvery is one turn of how many that looks at the side port: few packets
 // come there, and a look costs a system call.
-const sideEvery = 16
+const sideEvery = 64
 
 // sideDue reports whether this turn looks at the side port. The one after a
-// sleep does: that may be what ended it.
+// sleep does if that is what ended it.
 func (w *Worker) sideDue() bool {
-	return w.cfg.Side != nil && (w.woken || w.loops.Polls%sideEvery == 0)
+	return w.cfg.Side != nil && (w.sideHas || w.loops.Polls%sideEvery == 0)
 }
 
 // fromOutside takes a burst from an outside port through all stages.

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	checkEvery = 64 // idle receives between two looks at the socket's state
+	checkEvery = 512 // idle receives between two looks at the socket's state
 	maxKicks   = 64 // system calls of one Flush, at most
 )
 

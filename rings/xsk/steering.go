@@ -1,6 +1,7 @@
 package xsk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"xpptp/rings"
 )
@@ -34,6 +36,7 @@ type SteeringConfig struct {
 type Steering struct {
 	cfg  SteeringConfig
 	maps steeringMaps
+	live *ebpf.Memory // maps.calls, mapped: no system call for every call
 
 	mu    sync.Mutex
 	addrs map[netip.Addr]int
@@ -75,12 +78,15 @@ func NewSteering(cfg SteeringConfig) (s *Steering, err error) {
 		*ebpf.MapSpec
 	}{
 		{&m.addrs, &ebpf.MapSpec{Name: "xpptp_addrs", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxAddresses}},
-		{&m.calls, &ebpf.MapSpec{Name: "xpptp_calls", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1 << 16}},
+		{&m.calls, &ebpf.MapSpec{Name: "xpptp_calls", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1 << 16, Flags: unix.BPF_F_MMAPABLE}},
 		{&m.drops, &ebpf.MapSpec{Name: "xpptp_drops", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: dropReasons}},
 	} {
 		if *spec.to, err = ebpf.NewMap(spec.MapSpec); err != nil {
 			return s, err
 		}
+	}
+	if s.live, err = m.calls.Memory(); err != nil {
+		return s, err
 	}
 	if len(cfg.Sources) == 0 {
 		return s, nil
@@ -175,8 +181,13 @@ func (s *Steering) RemoveCall(id uint16) error {
 	return nil
 }
 
+// callStride is how far apart the values of an array map are.
+const callStride = 8
+
 func (s *Steering) setCall(id uint16, v uint32) error {
-	if err := s.maps.calls.Put(uint32(id), v); err != nil {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], v)
+	if _, err := s.live.WriteAt(b[:], int64(id)*callStride); err != nil {
 		return fmt.Errorf("rings: XDP steering: call ID %d: %w", id, err)
 	}
 	return nil
