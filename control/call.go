@@ -34,12 +34,13 @@ type call struct {
 	ref  pptp.CallRef
 	log  *slog.Logger
 
-	n    uint64 // calls are numbered by their loop
-	pair pair
-	id   uint16 // our call ID
-	wc   *workers.Call
-	cfg  *ppp.Config // of the link
-	link *ppp.Link
+	n      uint64 // calls are numbered by their loop
+	pair   pair
+	id     uint16 // our call ID
+	peerID uint16 // the peer's, once the call is up
+	wc     *workers.Call
+	cfg    *ppp.Config // of the link
+	link   *ppp.Link
 
 	timer  workers.Timer
 	early  []earlyFrame
@@ -97,7 +98,7 @@ func (c *conn) newCall(link *ppp.Config, peerID, window uint16, peerKnown, clien
 	}
 	l.made++
 	k := &call{l: l, conn: c, n: l.made, pair: p, id: id, cfg: link, client: client, started: l.now}
-	k.log = c.log.With("call", id)
+	k.log = slog.New(lateLog{k})
 	k.timer.Owner = k
 	k.peerMRU = 1500
 	enc := session.Undecided
@@ -124,7 +125,7 @@ func (k *call) install(done func(ok bool)) {
 
 // callUp opens the link: the control connection says the call is established.
 func (k *call) callUp(e pptp.CallUp) {
-	k.log = k.log.With("peer_call", e.PeerCallID)
+	k.peerID = e.PeerCallID
 	k.l.w.SetPeer(k.wc, e.PeerCallID, e.Window)
 	k.opened = true
 	k.connected(e.PeerCallID)

@@ -38,10 +38,10 @@ func (l *Loop) addConn(tr transport, originator bool, local, remote netip.AddrPo
 	c := &conn{
 		l: l, tr: tr,
 		m:         pptp.NewConn(&l.pptp, originator, local, remote),
-		log:       l.box.log.With("peer", remote.Addr().String(), "port", remote.Port()),
 		calls:     make(map[pptp.CallRef]*call),
 		idleSince: l.now,
 	}
+	c.log = slog.New(lateLog{c})
 	c.timer.Owner = c
 	l.conns[c] = struct{}{}
 	if l.box.stopping.Load() {
