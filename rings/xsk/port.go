@@ -15,7 +15,7 @@ import (
 
 const (
 	checkEvery = 512 // idle receives between two looks at the socket's state
-	maxKicks   = 64 // system calls of one Flush, at most
+	maxKicks   = 64  // system calls of one Flush, at most
 )
 
 // Port is one worker's socket on one queue of a device.
