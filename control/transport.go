@@ -33,7 +33,7 @@ func (t tcp) Writable(f func()) {
 
 // readChunk is how much is read from a control connection at a time; the
 // longest message has 220 octets, and most have fewer.
-const readChunk = 512
+const readChunk = 256
 
 // serveTCP hands an open TCP connection to the loop: a goroutine of its own
 // reads and posts, and writes only when the peer reads slowly.
