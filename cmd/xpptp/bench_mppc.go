@@ -25,7 +25,7 @@ as it is. Sizes are of what is compressed, PPP protocol and IP packet; imix is a
 mix of 64, 576 and 1400 bytes at 7:4:1. MB/s are of what is not compressed.
 
 A row of -o json: size (0 for imix), corpus, direction, ratio, ns_per_packet,
-mb_per_s, ns_mppe, ns_copy, way (kernels of MPPE).`,
+mb_per_s, ns_mppe, ns_copy, way (kernels of MPPE), placement (where it ran).`,
 		Example: `  xpptp bench mppc
   xpptp bench mppc --corpora text --sizes 576,1400 --direction compress -o json`,
 		Args:    cobra.NoArgs,
@@ -56,8 +56,9 @@ mb_per_s, ns_mppe, ns_copy, way (kernels of MPPE).`,
 
 func benchMPPC(cmd *cobra.Command, p bench.MPPCPlan, asJSON bool) error {
 	progress := newBenchProgress(cmd.ErrOrStderr(), p.Rows())
+	placement := oneThread()
 	if asJSON {
-		rows := &jsonRows{w: cmd.OutOrStdout()}
+		rows := &jsonRows{w: cmd.OutOrStdout(), placement: placement}
 		err := bench.MPPC(p, func(r bench.MPPCRow) { rows.add(r); progress.done() })
 		progress.end()
 		return rows.end(err)
@@ -68,5 +69,6 @@ func benchMPPC(cmd *cobra.Command, p bench.MPPCPlan, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintln(cmd.OutOrStdout(), placement)
 	return bench.WriteMPPC(cmd.OutOrStdout(), rows)
 }

@@ -33,15 +33,19 @@
 //
 //   - Flags are 0x80, 0x40 and 0x20 of a byte: A, B and C of the header's first
 //     one. There is no coherency count, as RDP loses nothing.
-//   - Bit A is set on the plain packet only; the compressed packet after it has
-//     B. Here that one has A and B: both mean an empty history.
-//   - Its first packet of all has C alone; here it has A, B and C.
-//   - It leaves 3 bytes at the end of the history empty, and its decompressor
-//     fails on packets that would fill it. So the Tx leaves them, too; the Rx
-//     takes all 8192.
-//   - Its decompressor does not check that a reference stays in the history's
-//     used part, and copies on past the end of the buffer. The Tx never makes a
-//     reference that goes on over the end; the Rx follows it round.
+//   - Its first packet of all has B and C; here it has A, too. Later its bits are
+//     as here: A on the plain packet that makes the history begin anew, and A, B
+//     and C on the compressed one after it. It never stops trying, so it says A
+//     again on every packet that does not become smaller.
+//   - Its compressor leaves the last bytes of the history empty, as the Tx does;
+//     the Rx takes all 8192.
+//   - After a flush its compressor forgets how much of the history is in use, and
+//     a match may run on into what was never written. RFC 2118 forbids that, but
+//     it is zero on both ends: the Rx accepts references that begin in what was
+//     written, wherever they end.
+//   - Its decompressor does not check that a reference stays within the history,
+//     and copies on past the end of the buffer. The Tx never makes a reference
+//     that goes on over the end; the Rx follows it round.
 package mppc
 
 // HistoryLen is the length of the history in bytes (RFC 2118 §4).

@@ -150,3 +150,26 @@ func TestFreeRDP(t *testing.T) {
 		})
 	}
 }
+
+// The bits of FreeRDP's around what does not compress, as the package's
+// documentation says.
+func TestFreeRDPBits(t *testing.T) {
+	rdp := startFreeRDP(t, buildFreeRDP(t))
+	c := corpora(t)
+	text, random := c["text"][:1000], c["random"][:1000]
+	for i, tt := range []struct {
+		packet []byte
+		want   byte
+	}{
+		{text, 0x60},
+		{text, 0x20},
+		{random, 0x80},
+		{random, 0x80},
+		{text, 0xe0},
+		{text, 0x20},
+	} {
+		if _, flags := rdp.ask('C', 0, tt.packet); flags != tt.want {
+			t.Errorf("packet %d: flags %02x, want %02x", i, flags, tt.want)
+		}
+	}
+}

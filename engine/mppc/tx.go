@@ -12,7 +12,7 @@ const (
 	maxPacket = HistoryLen - 4
 
 	hashBits  = 12
-	chainLen  = 8   // places looked at for a match
+	chainLen  = 4   // places looked at for a match
 	goodMatch = 32  // one that long is taken at once
 	indexed   = 32  // so many places of a match, its last, can be found later
 	giveUpAt  = 512 // bytes after which a packet that has not become smaller is given up
@@ -166,7 +166,7 @@ func (t *Tx) match(p, end int) (offset, n int) {
 			}
 			room = min(room, t.top-c)
 		}
-		if (t.word(c)^v)<<8 == 0 && room > n {
+		if room > n && (t.word(c)^v)<<8 == 0 && t.hist[c+n] == t.hist[p+n] {
 			if k := t.common(c, p, room); k > n {
 				offset, n = o, k
 				if n >= goodMatch {
