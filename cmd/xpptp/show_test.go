@@ -39,12 +39,15 @@ alice       10.0.0.10  192.0.2.1   50000  up         1h00m  -            0 B    
 bob         10.0.0.9   192.0.2.1       7  up         1d01h  none       999 B    1.2 MB      1
 `},
 		{
-			showSessions, style{format: "table", columns: []string{"rate-up", "user"}},
+			showSessions,
+			style{format: "table", columns: []string{"rate-up", "user"}},
 			[]api.Session{{User: "a", RateUp: 2_500_000}, {User: "b"}},
 			"   RATE-UP  USER\n2.5 Mbit/s  a\n         -  b\n",
 		},
 		{
-			showRadius, style{format: "table"}, radius.Status{Servers: []radius.ServerStatus{server, dead}, Waiting: 5, Overload: 6},
+			showRadius,
+			style{format: "table"},
+			radius.Status{Servers: []radius.ServerStatus{server, dead}, Waiting: 5, Overload: 6},
 			`SERVICE         SERVER              STATE  REQUESTS  ACCEPTS  REJECTS  ACCOUNTED  TIMEOUTS  FORGED  LATENCY
 authentication  192.0.2.10:1812     alive      1200     1100       99          0         1       0   1.23ms
 accounting      [2001:db8::1]:1813  dead          0        0        0          0         0       7       0s
@@ -53,7 +56,9 @@ waiting 5, refused for too many waiting 6
 `,
 		},
 		{
-			showDrops, style{format: "wide"}, api.Drops{Reasons: []api.Drop{{Reason: "bad-gre", Total: 12, XDP: 4, Workers: []uint64{8, 0}}}},
+			showDrops,
+			style{format: "wide"},
+			api.Drops{Reasons: []api.Drop{{Reason: "bad-gre", Total: 12, XDP: 4, Workers: []uint64{8, 0}}}},
 			"REASON   PACKETS  XDP  WORKER-0  WORKER-1\nbad-gre       12    4         8         0\n",
 		},
 		{showPlan, style{format: "table"}, api.Plan{
