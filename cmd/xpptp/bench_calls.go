@@ -124,12 +124,12 @@ func writeCalls(w io.Writer, r *bench.CallsReport) error {
 	fmt.Fprint(w, "\n\n")
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "calls\tset up a second\tmedian ms\t99 % ms\t")
+	fmt.Fprintln(t, "calls\tset up a second\tmedian ms\t99 % ms\tslowest ms\t")
 	last := 0
 	for _, p := range r.Tenths {
 		first := last + 1
 		last += p.Calls
-		fmt.Fprintf(t, "%d-%d\t%.0f\t%.2f\t%.2f\t\n", first, last, p.PerSecond, p.MedianMS, p.P99MS)
+		fmt.Fprintf(t, "%d-%d\t%.0f\t%.2f\t%.2f\t%.2f\t\n", first, last, p.PerSecond, p.MedianMS, p.P99MS, p.MaxMS)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -25,7 +25,7 @@ func TestBenchCalls(t *testing.T) {
 	n := 0
 	for _, p := range r.Tenths {
 		n += p.Calls
-		if p.MedianMS <= 0 || p.P99MS < p.MedianMS || p.PerSecond <= 0 {
+		if p.MedianMS <= 0 || p.P99MS < p.MedianMS || p.MaxMS < p.P99MS || p.PerSecond <= 0 {
 			t.Errorf("tenth %+v", p)
 		}
 	}

@@ -115,6 +115,11 @@ func soak(t *testing.T, workers int, long time.Duration) {
 		t.Errorf("%d packets sent through calls, %d came back", sent, back)
 	}
 	t.Logf("%d packets sent through calls, %d came back; memory %d MiB, then %d MiB", sent, back, early>>20, late>>20)
+	for line := range strings.Lines(s.err.String()) {
+		if strings.Contains(line, "msg=counters") || strings.Contains(line, `msg="dropped in XDP"`) {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 }
 
 // echoServer answers on the server's address inside.

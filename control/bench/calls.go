@@ -97,6 +97,7 @@ type CallsTenth struct {
 	PerSecond float64 `json:"calls_per_second"`
 	MedianMS  float64 `json:"median_ms"` // from connect(2), or the request on a connection that is there, to an address inside
 	P99MS     float64 `json:"p99_ms"`
+	MaxMS     float64 `json:"max_ms"`
 }
 
 // CallsMemory is what the calls take at the server, in bytes a call.
@@ -511,6 +512,7 @@ func tenths(took []callTime, begin int64) (all []CallsTenth) {
 		sorted := slices.SortedFunc(slices.Values(part), func(a, b callTime) int { return cmp.Compare(a.took, b.took) })
 		t.MedianMS = float64(sorted[len(sorted)/2].took) / 1e6
 		t.P99MS = float64(sorted[len(sorted)*99/100].took) / 1e6
+		t.MaxMS = float64(sorted[len(sorted)-1].took) / 1e6
 		all = append(all, t)
 	}
 	return all

@@ -19,7 +19,7 @@ func TestTenths(t *testing.T) {
 		t.Fatalf("%d parts", len(all))
 	}
 	for i, p := range all {
-		if want := (CallsTenth{Calls: 20, PerSecond: 1000, MedianMS: 11, P99MS: 20}); p != want {
+		if want := (CallsTenth{Calls: 20, PerSecond: 1000, MedianMS: 11, P99MS: 20, MaxMS: 20}); p != want {
 			t.Errorf("part %d: %+v, want %+v", i, p, want)
 		}
 	}
