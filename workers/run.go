@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// idlePolls is how many empty turns an adaptive worker makes before it sleeps.
+// idlePolls is how many empty turns an adaptive worker makes, after the last
+// that carried data, before it sleeps.
 const idlePolls = 200
 
 // While a worker is idle it computes MPPE keys ahead: for so many directions,
@@ -62,7 +63,9 @@ func (w *Worker) Run(clock func() int64) error {
 		busy := w.Step(now)
 		w.sideHas = false
 		if busy {
-			idle = 0
+			if w.carried { // what control has to say is not followed by more at once
+				idle, w.carried = 0, false
+			}
 			continue
 		}
 		if err := w.down.Load(); err != nil {

@@ -98,6 +98,7 @@ type Worker struct {
 	now     int64
 	down    uatomic.Error // why a port is gone
 
+	carried  bool // data has come from the inside or gone there: more is likely
 	more     bool // the outside has more waiting than one turn takes
 	sideHas  bool // the side port has something: poll(2) said so
 	sleeping atomic.Bool
@@ -206,7 +207,9 @@ func (w *Worker) Step(now int64) bool {
 		busy = w.fromOutside(w.cfg.Side) || busy
 	}
 	busy = w.fromInside() || busy
-	busy = w.fromPeers() || busy
+	if w.fromPeers() {
+		busy, w.carried = true, true
+	}
 	busy = w.mail.run() || busy
 	w.wheel.Advance(now, w.timer)
 	w.lap(StageControl)
@@ -276,6 +279,7 @@ func (w *Worker) fromInside() bool {
 	}
 	w.lap(StagePPP)
 	w.seal()
+	w.carried = w.carried || n > 0
 	return n > 0
 }
 
@@ -286,6 +290,7 @@ func (w *Worker) flush() {
 	for i, p := range w.cfg.Outside {
 		w.out[i] = w.push(p, w.out[i])
 	}
+	w.carried = w.carried || len(w.in) > 0
 	w.in = w.push(w.cfg.Inside, w.in)
 	w.toPeers()
 	w.lap(StageTX)

@@ -1,9 +1,11 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +38,44 @@ func (t *Timer) Stop() { _ = unix.TimerfdSettime(t.fd, 0, &unix.ItimerSpec{}, ni
 
 // Close closes the timer.
 func (t *Timer) Close() error { return unix.Close(t.fd) }
+
+// Alarm is a Timer for a goroutine to wait for. A time.Timer is up to a
+// millisecond late where nothing else goes on: that is what the runtime sleeps
+// by.
+type Alarm struct {
+	f   *os.File
+	raw syscall.RawConn
+}
+
+// NewAlarm makes an alarm that is not set.
+func NewAlarm() (*Alarm, error) {
+	t, err := NewTimer()
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(t.fd), "timer")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("timer: %w", err), f.Close())
+	}
+	return &Alarm{f, raw}, nil
+}
+
+// Set has Wait return after d, at once if that is not above zero, in place of
+// what was set before. Any goroutine may call it, also once the alarm is closed.
+func (a *Alarm) Set(d time.Duration) {
+	_ = a.raw.Control(func(fd uintptr) { (&Timer{int(fd)}).Set(d) })
+}
+
+// Wait waits until the alarm goes off; false: it is closed.
+func (a *Alarm) Wait() bool {
+	var times [8]byte
+	_, err := a.f.Read(times[:])
+	return err == nil
+}
+
+// Close closes the alarm and ends Wait.
+func (a *Alarm) Close() error { return a.f.Close() }
 
 // Monotonic returns a function that reads CLOCK_MONOTONIC, in nanoseconds,
 // which all processes of a host share.

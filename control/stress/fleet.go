@@ -11,6 +11,7 @@ import (
 	"xpptp/control/aaa"
 	"xpptp/control/config"
 	"xpptp/control/ppp"
+	"xpptp/control/sock"
 	"xpptp/control/stress/load"
 )
 
@@ -26,9 +27,9 @@ type fleet struct {
 	clients []*client
 	groups  []*group
 	actions actions
-	unbegun int // clients that launch has not come to
-	wake    chan struct{}
-	ending  bool // nothing begins any more
+	unbegun int         // clients that launch has not come to
+	alarm   *sock.Alarm // for the earliest action
+	ending  bool        // nothing begins any more
 	rng     *rand.Rand
 	killing bool
 }
@@ -92,10 +93,14 @@ func (a *actions) Pop() any {
 }
 
 // newFleet makes the clients of a plan.
-func newFleet(p *config.Stress, users *users, caller *control.Caller, t *traffic, began int64) *fleet {
+func newFleet(p *config.Stress, users *users, caller *control.Caller, t *traffic, began int64) (*fleet, error) {
+	alarm, err := sock.NewAlarm()
+	if err != nil {
+		return nil, err
+	}
 	f := &fleet{
 		tally: newTally(began), plan: p, caller: caller, traffic: t,
-		sources: p.Sources(), wake: make(chan struct{}, 1),
+		sources: p.Sources(), alarm: alarm,
 		rng: rand.New(rand.NewPCG(uint64(p.Seed), 0)),
 	}
 	for i := range p.Calls {
@@ -114,7 +119,7 @@ func newFleet(p *config.Stress, users *users, caller *control.Caller, t *traffic
 		g.clients = append(g.clients, c)
 		f.clients = append(f.clients, c)
 	}
-	return f
+	return f, nil
 }
 
 // pick takes a choice at random, by weight.
@@ -134,25 +139,19 @@ func pick[T comparable](rng *rand.Rand, mix []config.Weighted[T]) T {
 
 // drive does what is due until ctx ends.
 func (f *fleet) drive(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+	context.AfterFunc(ctx, func() { _ = f.alarm.Close() })
 	for {
-		wait := time.Hour
 		f.mu.Lock()
 		for len(f.actions) > 0 {
 			if d := time.Duration(f.actions[0].at - f.caller.Now()); d > 0 {
-				wait = d
+				f.alarm.Set(d)
 				break
 			}
 			a := heap.Pop(&f.actions).(action)
 			a.do(a.at)
 		}
 		f.mu.Unlock()
-		timer.Reset(wait)
-		select {
-		case <-timer.C:
-		case <-f.wake:
-		case <-ctx.Done():
+		if !f.alarm.Wait() {
 			return
 		}
 	}
@@ -162,10 +161,7 @@ func (f *fleet) drive(ctx context.Context) {
 func (f *fleet) do(at int64, what func(due int64)) {
 	heap.Push(&f.actions, action{at, what})
 	if f.actions[0].at == at {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.alarm.Set(time.Duration(at - f.caller.Now()))
 	}
 }
 

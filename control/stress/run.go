@@ -229,12 +229,15 @@ func named(t config.Test, err error) error {
 // withFleet has a plan's calls up, does what is to be done with them, and
 // ends them.
 func (r *run) withFleet(ctx context.Context, p *config.Stress, with func(context.Context, *fleet) error) error {
-	f := newFleet(p, r.users, r.caller, r.traffic, r.began)
+	f, err := newFleet(p, r.users, r.caller, r.traffic, r.began)
+	if err != nil {
+		return err
+	}
 	running, stop := context.WithCancel(ctx)
 	go f.drive(running)
 	watched := r.watch(running, f)
 	r.phase.Store("calls")
-	err := f.bringUp(ctx, newSchedule(p))
+	err = f.bringUp(ctx, newSchedule(p))
 	if err == nil {
 		err = with(ctx, f)
 	}
