@@ -120,13 +120,13 @@ if, without expectations, a call failed or was lost.`,
 	fs.BoolVar(&selfTest, "self-test", false, "measure what the generator itself can do on this machine")
 	fs.Var(&respond, "responder", "answer test traffic at this ADDRESS:PORT until stopped, behind the server under test; may be repeated")
 	to := outputs{format: addOutput(cmd)}
-	fs.StringVar(&to.json, "json", "", "write the result to this file, as JSON")
-	fs.StringVar(&to.html, "html", "", "write the result to this file, as a page with plots")
+	fs.StringVar(&to.json, "json", "", "write the result to this `file`, as JSON")
+	fs.StringVar(&to.html, "html", "", "write the result to this `file`, as a page with plots")
 	fs.Var(&to.expect, "expect", "what must hold for status 0, such as 'loss<0.001%', see xpptp stress metrics; may be repeated")
 	dump := capturing{calls: numbers{{First: 1, Last: 1}}}
-	fs.StringVar(&dump.file, "capture", "", "write packets of chosen calls to this pcapng file: as on the wire, and decrypted")
-	fs.Var(&dump.calls, "capture-calls", "these calls, by number from 1, such as 1,7-9")
-	fs.IntVar(&dump.packets, "capture-packets", 100_000, "at most so many packets")
+	fs.StringVar(&dump.file, "capture", "", "write packets of chosen calls to this pcapng `file`: as on the wire, and decrypted")
+	fs.Var(&dump.calls, "capture-calls", "whose packets to write, by number from 1, such as 1,7-9")
+	fs.IntVar(&dump.packets, "capture-packets", 100_000, "how many packets to write at most")
 	load := config.BindStress(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		plan, err := load()

@@ -2,6 +2,7 @@ package stress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -216,7 +217,7 @@ func (l *Lab) Start(ctx context.Context) (err error) {
 		c, err := d.DialContext(ctx, "tcp4", netip.AddrPortFrom(labServer.Addr(), config.Port).String())
 		if err == nil {
 			_ = c.Close()
-			return l.respond()
+			return l.respond(ctx)
 		}
 		select {
 		case <-l.child.Gone:
@@ -230,14 +231,37 @@ func (l *Lab) Start(ctx context.Context) (err error) {
 
 // respond starts the responder, if the plan needs one: the server has its
 // inside address by now.
-func (l *Lab) respond() (err error) {
+func (l *Lab) respond(ctx context.Context) (err error) {
 	if l.port == 0 || l.far != nil {
 		return nil
 	}
 	// It has all addresses, so that the server may go and come back.
 	args := []string{"stress", "--responder", fmt.Sprintf("0.0.0.0:%d", l.port)}
-	l.far, err = lab.Start(l.ns, l.program, args, nil)
-	return err
+	if l.far, err = lab.Start(l.ns, l.program, args, nil); err != nil {
+		return err
+	}
+	return l.ns.Do(func() error { return taken(ctx, l.port) })
+}
+
+// taken waits until somebody has a UDP port of this namespace: until what is
+// sent there is not refused.
+func taken(ctx context.Context, port int) error {
+	c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for ctx.Err() == nil {
+		_, err := c.Write([]byte{0})
+		if err == nil {
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_, err = c.Read(make([]byte, 1))
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the responder does not answer at port %d: %w", port, ctx.Err())
 }
 
 // Gone is closed when the server has ended.

@@ -48,9 +48,14 @@ func stressRow(t *testing.T) (*results.Result, error) {
 		return nil, err
 	}
 	const calls = 20
+	// An address for each client. Every pptpctrl has a raw socket that takes all GRE of its peer's address: from one address
+	// each packet wakes all twenty of them, and a busy guest loses up to half of the packets; so it loses none.
+	if out, err := l.near.shell(20*time.Second, "for i in $(seq 11 30); do ip addr add 10.98.0.$i/24 dev veth0; done"); err != nil {
+		return nil, fmt.Errorf("addresses: %w\n%s", err, out)
+	}
 	doc := filepath.Join(l.dir, "stress.json")
 	args := []string{
-		"stress", "--server", farIP, "--allow", farIP, "--source", nearIP, "--user", user, "--password-file", file,
+		"stress", "--server", farIP, "--allow", farIP, "--source", "10.98.0.11-10.98.0.30", "--user", user, "--password-file", file,
 		"--calls", fmt.Sprint(calls), "--rate", "1", "--settle", "2m", "--io", ioBackend,
 		"--far", "192.168.78.1", "--traffic", "40pps", "--duration", "10s", "--quiet", "10s", "--json", doc,
 	}
@@ -78,8 +83,10 @@ func stressRow(t *testing.T) (*results.Result, error) {
 	case r.Setup.Phases.CCP == nil || r.Setup.Phases.CCP.Count != calls:
 		return nil, fmt.Errorf("not every call agreed on MPPE: %+v", r.Setup.Phases.CCP)
 	// A guest that has to share its processor loses some of what it is sent.
-	case n.Sent < 300 || n.Received < n.Sent/4 || n.Corrupted != 0 || n.Duplicated != 0 || len(n.Drops) != 0:
+	case n.Sent < 300 || n.Received < n.Sent/2 || n.Corrupted != 0 || n.Duplicated != 0 || len(n.Drops) != 0:
 		return nil, fmt.Errorf("traffic: %+v\ndrops %v", n.Packets, n.Drops)
+	case r.Setup.Phases.FirstPacket == nil:
+		return nil, fmt.Errorf("no first packet: %v", r.Notes)
 	case r.Latency.Kind != results.RoundTrip || r.Latency.P50US <= 0:
 		return nil, fmt.Errorf("latency: %+v", r.Latency)
 	}

@@ -37,7 +37,7 @@ const (
 // First is what came of the probes of all calls since New.
 type First struct {
 	Sent, Back uint64                  // packets
-	Silent     uint64                  // calls that were given up
+	Silent     uint64                  // calls that were given up, or have ended before
 	Times      *hdrhistogram.Histogram // ns, from when a call came up
 }
 
@@ -90,6 +90,9 @@ func (p *Port) seek(pr *probe) {
 
 // forget ends a probe.
 func (p *Port) forget(pr *probe) {
+	if pr.src.waiting {
+		p.first.Silent++ // the call has ended before
+	}
 	delete(p.probes, pr.tmpl.Stream())
 	p.cancel(pr.src)
 }

@@ -63,10 +63,26 @@ func TestProbe(t *testing.T) {
 			}
 			b.l.Remove(call)
 			b.step()
+			if f := await(b, b.l.First); f.Silent != c.silent {
+				t.Errorf("%d silent at the end", f.Silent)
+			}
 			if n := b.ports[0].cal.Len(); n != 0 || len(b.ports[0].probes) != 0 {
 				t.Errorf("%d entries are left", n)
 			}
 		})
+	}
+}
+
+// A call that ends before its first packet is back has been silent.
+func TestProbeEnds(t *testing.T) {
+	b := newBench(t, 1)
+	b.link = func([]byte) [][]byte { return nil }
+	call := b.probed(v4Call)
+	b.run(100*time.Millisecond, time.Millisecond)
+	b.l.Remove(call)
+	b.step()
+	if f := await(b, b.l.First); f.Sent != 5 || f.Silent != 1 {
+		t.Errorf("%d sent, %d silent", f.Sent, f.Silent)
 	}
 }
 
