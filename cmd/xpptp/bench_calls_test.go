@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"xpptp/control/bench"
@@ -21,6 +22,9 @@ func TestBenchCalls(t *testing.T) {
 	}
 	if r.Calls != calls || r.Up != calls || r.Failed != 0 || len(r.Failures) != 0 || r.Connections != calls/2 || r.Sources != 1 || r.Files < calls {
 		t.Errorf("%+v", r)
+	}
+	if !strings.HasPrefix(r.Placement, "server: ") || !strings.Contains(r.Placement, "; caller: ") {
+		t.Errorf("placement %q", r.Placement)
 	}
 	n := 0
 	for _, p := range r.Tenths {

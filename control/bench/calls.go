@@ -80,6 +80,7 @@ type CallsReport struct {
 	Sources     int            `json:"sources"`     // addresses that they come from
 	Files       uint64         `json:"files"`       // limit of open files of each process
 	IO          string         `json:"io"`
+	Placement   string         `json:"placement"` // where server and caller ran: their plans
 	Up          int            `json:"up"`
 	Failed      int            `json:"failed"`
 	Failures    map[string]int `json:"failures"` // by cause; calls that were lost later, too
@@ -299,6 +300,11 @@ func (r *callsRun) start(ctx context.Context) error {
 		return err
 	}
 	r.report.IO = r.caller.Backend()
+	var plan api.Plan
+	if err := r.api.Get(ctx, "plan", nil, &plan); err != nil {
+		return err
+	}
+	r.report.Placement = fmt.Sprintf("server: %s; caller: %s", plan.Text, r.caller.Setup())
 	return nil
 }
 
