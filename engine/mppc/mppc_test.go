@@ -116,6 +116,9 @@ func (l *link) send(t testing.TB, packet []byte) (sent []byte, b Bits) {
 	if l.ref.at != l.rx.pos || l.ref.ring != l.rx.hist || l.rx.pos != l.tx.pos || l.rx.top != l.tx.top {
 		t.Fatalf("histories differ: Rx at %d of %d, Tx at %d of %d, reference at %d", l.rx.pos, l.rx.top, l.tx.pos, l.tx.top, l.ref.at)
 	}
+	if l.tx.top > HistoryLen-4 {
+		t.Fatalf("the history is filled up to %d", l.tx.top)
+	}
 	if !bytes.Equal(l.rx.hist[:l.rx.top], l.tx.hist[:l.tx.top]) {
 		t.Fatal("histories of Tx and Rx differ")
 	}
@@ -221,7 +224,7 @@ func TestLossAndReset(t *testing.T) {
 			}
 			got, d := rx.Decompress(make([]byte, len(p)), sent, b)
 			if d != engine.Pass {
-				if d != engine.MPPCOutOfSync || rx.InSync() {
+				if d != engine.MPPCOutOfSync || rx.InSync() || b&Flushed != 0 {
 					t.Fatalf("%s: packet %d: %v", name, i, d)
 				}
 				dropped++
@@ -272,12 +275,30 @@ func TestBits(t *testing.T) {
 	expect("text", text, Flushed|AtFront|Compressed)
 	l.tx.Reset()
 	expect("reset, then text", text, Flushed|AtFront|Compressed)
+	expect("too long for the history", make([]byte, 8189), 0)
 	for range 7 {
 		expect("text", text, Compressed)
 	}
 	expect("no room at the end", text, AtFront|Compressed)
 	if sent, b := l.tx.Compress(nil, text); b != Flushed || !bytes.Equal(sent, text) {
 		t.Errorf("without room: %d bytes, bits %04x", len(sent), b)
+	}
+}
+
+// The room that the result needs is enough.
+func TestRoom(t *testing.T) {
+	data := corpora(t)["text"]
+	for size := 300; size < 340; size++ {
+		sent, _ := new(Tx).Compress(make([]byte, size), data[:size])
+		if len(sent) >= size {
+			t.Fatalf("%d bytes of text did not become smaller", size)
+		}
+		if again, b := new(Tx).Compress(make([]byte, len(sent)), data[:size]); b&Compressed == 0 || !bytes.Equal(again, sent) {
+			t.Errorf("%d bytes into a room of %d: %d, bits %04x", size, len(sent), len(again), b)
+		}
+		if again, b := new(Tx).Compress(make([]byte, len(sent)-1), data[:size]); b != 0 || len(again) != size {
+			t.Errorf("%d bytes into a room of %d: %d, bits %04x", size, len(sent)-1, len(again), b)
+		}
 	}
 }
 
