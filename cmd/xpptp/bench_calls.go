@@ -115,7 +115,7 @@ func benchCalls(cmd *cobra.Command, p bench.CallsPlan, asJSON bool) (err error) 
 }
 
 func writeCalls(w io.Writer, r *bench.CallsReport) error {
-	fmt.Fprintf(w, "%d calls on %d control connections, %d addresses of clients, %s, up to %d open files\n",
+	fmt.Fprintf(w, "%d calls on %d control connections; addresses of clients: %d, %s, files that may be open: %d\n",
 		r.Calls, r.Connections, r.Sources, r.IO, r.Files)
 	fmt.Fprintln(w, r.Placement)
 	fmt.Fprintf(w, "%d up after %.1f s, %.0f a second; %d failed", r.Up, r.Seconds, r.PerSecond, r.Failed)
