@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -81,9 +82,17 @@ func (a *Alarm) Close() error { return a.f.Close() }
 // which all processes of a host share.
 func Monotonic() func() int64 {
 	var ts unix.Timespec
-	start := time.Now()
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every kernel has this clock
-	base := ts.Nano()
+	var base int64
+	start, best := time.Now(), time.Duration(math.MaxInt64)
+	// The offset of time.Now, from the reading that was interrupted least: a
+	// thread that loses its core in between would put all times wrong.
+	for range 20 {
+		before := time.Since(start)
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every kernel has this clock
+		if took := time.Since(start) - before; took < best {
+			best, base = took, ts.Nano()-int64(before+took/2)
+		}
+	}
 	return func() int64 { return base + int64(time.Since(start)) }
 }
 
