@@ -10,7 +10,7 @@ LINT_VERSION := v2.15.0
 TOOLS        ?= $(HOME)/.cache/xpptp-tools
 LINT         := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 
-FUZZTIME     ?= 5s
+FUZZTIME     ?= 3s
 BENCHTIME    ?= 200ms
 
 .DEFAULT_GOAL := build

@@ -63,6 +63,7 @@ func (p *Port) Recv(fs []*rings.Frame) (int, error) {
 		return 0, p.gone
 	}
 	waiting := p.rx.consume(len(fs))
+	p.q.take()
 	room := rings.Room(p.q.arena.Chunk())
 	n, bytes := 0, 0
 	for i := range waiting {
@@ -162,6 +163,7 @@ func (p *Port) queue(fs []*rings.Frame) int {
 		*p.tx.at(used) = unix.XDPDesc{Addr: uint64(f.Index())*chunk + uint64(f.Offset()), Len: uint32(f.Len())}
 		used++
 	}
+	p.q.give()
 	p.tx.publish(used)
 	p.inFlight += used
 	if dropped > 0 {

@@ -34,7 +34,22 @@ type queue struct {
 	// with says of every frame of the arena who has it. An entry belongs to
 	// whom it names.
 	with []uint8
+
+	// handed stands for the kernel where it brings a frame, and its entry of
+	// with, from one worker to another: the rings order that in memory, but
+	// Go's memory model and the race detector know nothing of them.
+	handed atomic.Uint32
 }
+
+// give is called before frames are published to the kernel, take after frames
+// came from it.
+func (q *queue) give() {
+	if len(q.ports) > 1 {
+		q.handed.Add(1) // not a store: that would hide what others gave before
+	}
+}
+
+func (q *queue) take() { _ = q.handed.Load() }
 
 // Who has a frame; from withPort on: the kernel, sent by that port.
 const (
@@ -79,6 +94,7 @@ func (q *queue) refill(pool *rings.Pool) bool {
 		q.with[f.Index()] = withKernel
 		*q.fill.at(i) = uint64(f.Index()) * chunk
 	}
+	q.give()
 	q.fill.publish(n)
 	return room < size || n > 0
 }
@@ -94,6 +110,7 @@ func (q *queue) reclaim(p *Port) {
 	}
 	defer q.lock.Unlock()
 	n := q.comp.consume(len(q.comp.desc))
+	q.take()
 	chunk := uint64(q.arena.Chunk())
 	for i := range n {
 		idx := *q.comp.at(i) / chunk
