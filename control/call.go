@@ -57,6 +57,7 @@ type call struct {
 	mppe    ppp.MPPEParams
 	peerMRU uint16
 	nets    [2]*ppp.NetParams // IPv4, IPv6
+	inside  [2]bool           // the inside knows of it
 	started int64
 	up      bool  // announced
 	upAt    int64 // when to announce it without IPv4; 0: not waiting
@@ -481,6 +482,7 @@ func (k *call) NetworkUp(p ppp.NetParams) {
 				return // down again
 			}
 			k.l.box.ports.inside.up(k, &p)
+			k.inside[i] = true
 			if p.Family == ppp.IPv4 {
 				k.routesUp()
 			}
@@ -498,7 +500,7 @@ const announceWait = int64(2e9)
 // after a while.
 func (k *call) announce() {
 	n4, n6 := k.nets[0], k.nets[1]
-	if !k.up && n4 == nil && k.l.box.link.IPv4 && k.upAt == 0 {
+	if !k.up && !k.inside[0] && k.l.box.link.IPv4 && k.upAt == 0 {
 		k.upAt = k.l.now + announceWait
 		return
 	}
@@ -547,7 +549,7 @@ func (k *call) NetworkDown(f ppp.Family) {
 	}
 	if k.nets[i] != nil {
 		k.l.box.ports.inside.down(k, k.nets[i])
-		k.nets[i] = nil
+		k.nets[i], k.inside[i] = nil, false
 	}
 	k.l.w.NetworkDown(k.wc, f == ppp.IPv6)
 }
@@ -564,7 +566,7 @@ func (k *call) Down(why ppp.Reason) {
 	for i, n := range k.nets {
 		if n != nil {
 			k.l.box.ports.inside.down(k, n)
-			k.nets[i] = nil
+			k.nets[i], k.inside[i] = nil, false
 		}
 	}
 }
